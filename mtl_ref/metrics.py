@@ -1,0 +1,86 @@
+"""How methods are compared when tasks are judged on different scales."""
+
+from collections.abc import Sequence
+
+import moocore
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]]
+
+
+def delta_m(results: Numbers, baseline: Numbers, higher_is_better: Sequence[bool]) -> float:
+    """The mean relative loss against a baseline, in percent; negative is better than the baseline.
+
+    Δm = 100/K Σₖ (−1)^δₖ (Mₖ − Bₖ)/Bₖ, where δₖ = 1 if a higher Mₖ is better (Maninis et al. 2019). Some papers
+    print the opposite sign.
+
+    Args:
+        results: the K metrics of a method, shape (K,).
+        baseline: the K metrics of the baseline, often single-task networks, shape (K,), none zero.
+        higher_is_better: for each metric, whether a higher value is better, shape (K,).
+    """
+    m, b = _floats(results, 1), _floats(baseline, 1)
+    if not len(m) == len(b) == len(higher_is_better):
+        raise ValueError(
+            f"results, baseline and higher_is_better must be of one length, but have {len(m)}, {len(b)} and "
+            f"{len(higher_is_better)}."
+        )
+    if (b == 0).any():
+        raise ValueError(f"baseline {b.tolist()} has a zero, and a relative change from zero is not defined.")
+    sign = torch.where(torch.tensor(higher_is_better), -1.0, 1.0)
+    return 100 * (sign * (m - b) / b.abs()).mean().item()
+
+
+def mean_rank(table: Numbers, higher_is_better: Sequence[bool]) -> Tensor:
+    """The rank of each method, averaged over metrics; 1 is best, equals share the mean of their ranks.
+
+    A mean rank depends on which methods are in the table: adding one can change the order of the others.
+
+    Args:
+        table: K metrics of N methods, shape (N, K).
+        higher_is_better: for each metric, whether a higher value is better, shape (K,).
+
+    Returns:
+        Mean ranks, shape (N,), float64.
+    """
+    m = _floats(table, 2)  # (N, K)
+    if m.shape[1] != len(higher_is_better):
+        raise ValueError(f"the table has {m.shape[1]} metrics, higher_is_better {len(higher_is_better)}.")
+    cost = torch.where(torch.tensor(higher_is_better), -m, m)
+    better = (cost.unsqueeze(0) < cost.unsqueeze(1)).sum(1)  # (N, K): how many methods beat this one
+    equal = (cost.unsqueeze(0) == cost.unsqueeze(1)).sum(1)  # (N, K): itself among them
+    return (better + (equal + 1) / 2).double().mean(1)
+
+
+def hypervolume(points: Numbers, reference: Numbers) -> float:
+    """The volume between N points to be minimised and a reference point, exactly (by `moocore`).
+
+    Args:
+        points: K costs (lower is better) of N points, shape (N, K).
+        reference: a point, shape (K,), worse than those worth counting; state it with the number.
+    """
+    p, r = _floats(points, 2), _floats(reference, 1)
+    if p.shape[1] != len(r):
+        raise ValueError(f"the points have {p.shape[1]} costs, the reference point {len(r)}.")
+    return float(moocore.hypervolume(p.numpy(), ref=np.asarray(r)))
+
+
+def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """The mean of N ≥ 2 values, one a seed, and the half-width of its interval (Student's t, N − 1 degrees)."""
+    v = _floats(values, 1)
+    if len(v) < 2:
+        raise ValueError("an interval needs at least 2 values, one a seed, but got 1.")
+    quantile = stats.t.ppf((1 + confidence) / 2, len(v) - 1)
+    return v.mean().item(), float(quantile * v.std() / len(v) ** 0.5)
+
+
+def _floats(values: Numbers, ndim: int) -> Tensor:
+    tensor = torch.as_tensor(values).detach().cpu().double()
+    if tensor.ndim != ndim or tensor.numel() == 0:
+        raise ValueError(f"expected numbers with {ndim} axes, but got shape {tuple(tensor.shape)}.")
+    if tensor.isnan().any():
+        raise ValueError("a metric is nan, so nothing can be compared with it.")
+    return tensor

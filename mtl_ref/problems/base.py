@@ -1,0 +1,64 @@
+"""What `mtl_ref.train` needs of a benchmark, and the network that most of them share."""
+
+from collections.abc import Iterator, Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+class HardSharing(nn.Module):
+    """One encoder for all tasks and one head per task: hard parameter sharing.
+
+    Args:
+        encoder: maps a batch x to the shared representation z.
+        heads: for each task, a module that maps z to the task's output.
+    """
+
+    def __init__(self, encoder: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict(dict(heads))
+
+    def decode(self, z: Tensor) -> dict[str, Tensor]:
+        """The output of every head for the shared representation z."""
+        return {task: head(z) for task, head in self.heads.items()}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.decode(self.encoder(x))
+
+
+class Problem:
+    """A multi-task benchmark: its data in three splits, and what it is judged by.
+
+    Attributes:
+        tasks: the T task names, in the order of the losses.
+        metrics: for each metric's name, whether a higher value is better.
+        device: where the batches lie.
+    """
+
+    tasks: tuple[str, ...]
+    metrics: dict[str, bool]
+    device: torch.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the data, and return the problem."""
+        raise NotImplementedError
+
+    def model(self) -> HardSharing:
+        """A fresh network, drawn from PyTorch's global random state."""
+        raise NotImplementedError
+
+    def batches(
+        self, split: str, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The batches (x, targets) of a split; in a random order if a CPU generator is given."""
+        raise NotImplementedError
+
+    def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        """The T losses of a batch, shape (T,)."""
+        raise NotImplementedError
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Every metric of `metrics` on a whole split, "validation" or "test"."""
+        raise NotImplementedError

@@ -1,0 +1,146 @@
+"""Scaling losses by what they are worth: initial, prior and real-time values, and means (chapter 2)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtl_ref.balancer import LossBalancer, as_vector, check_losses
+
+
+class InitialLossScaling(LossBalancer):
+    """Σ Lᵢ / Lᵢ⁽⁰⁾: every loss starts at one.
+
+    Args:
+        initial: the T initial losses, shape (T,), all > 0. Where None, the losses of the first call are
+            taken; they are part of `state_dict`, so that a resumed run keeps them.
+
+    Raises:
+        ValueError: an initial loss is not positive and finite.
+    """
+
+    initial: Tensor
+
+    def __init__(self, initial: Tensor | Sequence[float] | None = None) -> None:
+        super().__init__()
+        known = torch.empty(0) if initial is None else as_vector(initial, "the initial loss", True)
+        self.register_buffer("initial", known)
+
+    def forward(self, losses: Tensor) -> Tensor:
+        if len(self.initial) == 0:
+            check_losses(losses, positive=True)
+            self.initial = losses.detach().clone()
+        check_losses(losses, num_tasks=len(self.initial))
+        return (losses / self.initial).sum()  # (IS.1)
+
+
+class PriorLossScaling(LossBalancer):
+    """Σ Lᵢ / Lᵢ^prior, where Lᵢ^prior is the loss of the best answer that ignores the input.
+
+    Args:
+        prior: the T prior losses, shape (T,), all > 0; see `prior_cross_entropy` and `prior_mse`.
+
+    Raises:
+        ValueError: a prior loss is not positive and finite.
+    """
+
+    prior: Tensor
+
+    def __init__(self, prior: Tensor | Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("prior", as_vector(prior, "the prior loss", positive=True))
+
+    def forward(self, losses: Tensor) -> Tensor:
+        check_losses(losses, num_tasks=len(self.prior))
+        return (losses / self.prior).sum()  # (PS.1)
+
+
+class RealTimeLossScaling(LossBalancer):
+    """Σ Lᵢ / sg(Lᵢ), where sg stops the gradient: each loss is divided by its own present value.
+
+    The value is always T; the gradient is that of Σ log Lᵢ.
+    """
+
+    def forward(self, losses: Tensor) -> Tensor:
+        check_losses(losses, positive=True)
+        return (losses / losses.detach()).sum()  # (RS.1)
+
+
+class GeometricMean(LossBalancer):
+    """(∏ Lᵢ)^{1/T}, computed as exp of the mean logarithm so that the product cannot overflow."""
+
+    def forward(self, losses: Tensor) -> Tensor:
+        check_losses(losses, positive=True)
+        return torch.log(losses).mean().exp()  # (GM.1)
+
+
+class PowerMean(LossBalancer):
+    """((1/T) Σ Lᵢ^γ)^{1/γ}: the arithmetic mean at γ = 1, the geometric mean at γ = 0.
+
+    Args:
+        gamma: the exponent γ, any finite number. A large γ follows the largest loss, a large −γ the smallest.
+
+    Raises:
+        ValueError: gamma is not finite.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        if not math.isfinite(gamma):
+            raise ValueError(f"gamma is {gamma}, but must be a finite number.")
+        self.gamma = gamma
+
+    def forward(self, losses: Tensor) -> Tensor:
+        check_losses(losses, positive=True)
+        if self.gamma == 0:
+            return torch.log(losses).mean().exp()  # (GM.1)
+        log_powers = self.gamma * torch.log(losses)  # (T,)
+        log_mean = torch.logsumexp(log_powers, 0) - math.log(len(losses))
+        return torch.exp(log_mean / self.gamma)  # (PM.1)
+
+    def extra_repr(self) -> str:
+        return f"gamma={self.gamma}"
+
+
+def uniform_cross_entropy(num_classes: int) -> float:
+    """The cross-entropy of the uniform guess over K classes, log K: where a fresh network starts."""
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}, but a classification has at least 2 classes.")
+    return math.log(num_classes)  # (TL.1)
+
+
+def prior_cross_entropy(frequencies: Tensor | Sequence[float]) -> float:
+    """The cross-entropy of always answering with the class frequencies: their entropy −Σ pₖ log pₖ.
+
+    Args:
+        frequencies: counts or frequencies of the K classes, shape (K,), all ≥ 0, not all zero.
+    """
+    counts = as_vector(frequencies, "the class frequency").double()
+    if counts.sum() == 0:
+        raise ValueError("the class frequencies are all zero.")
+    p = counts / counts.sum()
+    return -torch.xlogy(p, p).sum().item()  # (TL.2)
+
+
+def zero_mse(targets: Tensor) -> float:
+    """The squared error of answering zero, E‖y‖²: where a fresh regression starts.
+
+    Args:
+        targets: N targets, shape (N,) or (N, D). The error is summed over D, averaged over N; divide by D
+            to compare with a loss that averages over D as well, as `torch.nn.MSELoss` does.
+    """
+    y = _targets(targets)  # (N, D)
+    return y.square().sum(1).mean().item()  # (TL.3)
+
+
+def prior_mse(targets: Tensor) -> float:
+    """The squared error of always answering with the mean target, E‖y − μ‖²; shapes as in `zero_mse`."""
+    y = _targets(targets)  # (N, D)
+    return (y - y.mean(0)).square().sum(1).mean().item()  # (TL.4)
+
+
+def _targets(targets: Tensor) -> Tensor:
+    if targets.ndim not in (1, 2) or len(targets) == 0:
+        raise ValueError(f"targets must have shape (N,) or (N, D), but have {tuple(targets.shape)}.")
+    return targets.double().reshape(len(targets), -1)

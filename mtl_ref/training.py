@@ -1,0 +1,221 @@
+"""Train one network on one problem with one balancing method, and keep what happened."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mtl_ref.balancer import LossBalancer
+from mtl_ref.metrics import mean_rank
+from mtl_ref.problems.base import HardSharing, Problem
+
+KEPT = ("losses", "weights", "validation", "test", "seconds")  # of a history, in a checkpoint
+
+
+@dataclass
+class History:
+    """What happened in a training run; each list has one entry per epoch.
+
+    Attributes:
+        tasks: the T task names, in the order of losses and weights.
+        metrics: for each metric's name, whether a higher value is better.
+        losses: mean training losses, (T,) each.
+        weights: mean task weights, (T,) each, or None where the method has none.
+        validation, test: the problem's metrics.
+        seconds: training time of the epoch, without evaluation.
+        model: the trained network after the last epoch.
+    """
+
+    tasks: tuple[str, ...]
+    metrics: dict[str, bool]
+    losses: list[list[float]] = field(default_factory=list)
+    weights: list[list[float] | None] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    test: list[dict[str, float]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch (from 0) with the best mean rank over the validation metrics, the first of equals."""
+        table = [list(epoch.values()) for epoch in self.validation]
+        return int(mean_rank(table, list(self.metrics.values())).argmin())
+
+    @property
+    def result(self) -> dict[str, float]:
+        """The test metrics of the epoch that validation chose."""
+        return self.test[self.best_epoch]
+
+
+def train(
+    problem: Problem,
+    balancer: LossBalancer,
+    *,
+    epochs: int,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    lr: float = 3e-3,
+    decay: float = 1.0,
+    balancer_lr: float | None = None,
+    checkpoint: str | Path | None = None,
+) -> History:
+    """Train a fresh network, evaluating on validation and test after each epoch.
+
+    Learned weights of the balancer go to the optimiser in a group of their own without weight decay.
+    PyTorch's global random state is left as it was.
+
+    Args:
+        problem: what is learnt.
+        balancer: any method; it is trained in place.
+        epochs: passes over the training split.
+        seed: decides the initial network, the order of the batches and dropout.
+        device: where to train; a GPU if there is one.
+        optimizer: called as `optimizer(parameter_groups, lr=lr)`.
+        lr: the learning rate.
+        decay: the factor on the learning rates after each epoch.
+        balancer_lr: the learning rate of the balancer's own parameters; `lr` if left out.
+        checkpoint: a file that is written whole after each epoch. Where it exists the run goes on from it, on
+            CPU bit for bit as if it had never stopped; a finished run is only read.
+
+    Returns:
+        The history, with the trained model.
+
+    Raises:
+        ValueError: the checkpoint belongs to a run with other settings, or is not a checkpoint.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    problem.to(device)
+    settings = {
+        "problem": repr(problem),
+        "balancer": repr(balancer),
+        "optimizer": f"{optimizer} lr={lr} decay={decay} balancer_lr={balancer_lr}",
+        "seed": seed,
+    }
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        order = torch.Generator().manual_seed(seed)
+        model = problem.model().to(device)
+        balancer.to(device)
+        groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+        if any(True for _ in balancer.parameters()):
+            own = {"lr": lr if balancer_lr is None else balancer_lr, "weight_decay": 0.0}
+            groups.append({"params": list(balancer.parameters()), **own})
+        steps = optimizer(groups, lr=lr)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(steps, decay)
+        history = History(problem.tasks, problem.metrics, model=model)
+        saved = Checkpoint(checkpoint, settings, history, order, [model, balancer, steps, schedule])
+        saved.load(device)
+        for _ in tqdm(range(len(history.losses), epochs), desc="training", unit="epoch", leave=False):
+            started = time.perf_counter()
+            losses, weights = train_epoch(problem, model, balancer, steps, order)
+            history.losses.append(losses)
+            history.weights.append(weights)
+            history.seconds.append(time.perf_counter() - started)
+            schedule.step()
+            history.validation.append(problem.evaluate(model, "validation"))
+            history.test.append(problem.evaluate(model, "test"))
+            saved.save()
+    return history
+
+
+def train_epoch(
+    problem: Problem,
+    model: HardSharing,
+    balancer: LossBalancer,
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+) -> tuple[list[float], list[float] | None]:
+    """One pass over the training split; returns the mean losses and the mean weights, (T,) each."""
+    all_losses: list[Tensor] = []
+    all_weights: list[Tensor] = []
+    for x, targets in problem.batches("train", order):
+        z = model.encoder(x)
+        losses = problem.losses(model.decode(z), targets)  # (T,)
+        optimizer.zero_grad()
+        weights = balancer.backward(losses, shared=model.encoder.parameters())
+        optimizer.step()
+        all_losses.append(losses.detach())
+        if weights is not None:
+            all_weights.append(weights)
+    return _mean_rows(all_losses), _mean_rows(all_weights) if all_weights else None
+
+
+def _mean_rows(rows: list[Tensor]) -> list[float]:
+    return torch.stack(rows).mean(0).tolist()
+
+
+class Checkpoint:
+    """The whole state of a run in one file, which is replaced in one step after each epoch.
+
+    Args:
+        path: the file, or None to keep nothing.
+        settings: what must agree for a run to go on from the file.
+        history: is extended by what the file holds.
+        order: the generator that orders the batches.
+        parts: everything with a `state_dict`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        settings: dict[str, Any],
+        history: History,
+        order: torch.Generator,
+        parts: list[Any],
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.settings, self.history, self.order, self.parts = settings, history, order, parts
+
+    def save(self) -> None:
+        """Write the state beside the file, then put it in the file's place."""
+        if self.path is None:
+            return
+        history = {name: getattr(self.history, name) for name in KEPT}
+        state = {
+            "settings": self.settings,
+            "history": history,
+            "parts": [part.state_dict() for part in self.parts],
+            "random": [torch.get_rng_state(), self.order.get_state()],
+            "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+        }
+        unfinished = self.path.with_name(self.path.name + ".unfinished")
+        with open(unfinished, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, self.path)
+
+    def load(self, device: torch.device) -> None:
+        """Bring the run to the state in the file, if there is one."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            state = torch.load(self.path, map_location=device, weights_only=True)
+            saved = state["settings"]
+        except Exception as error:
+            raise ValueError(
+                f"{self.path} is not a checkpoint of mtl_ref, or is damaged ({error}). Delete it or choose "
+                "another file."
+            ) from error
+        for name, value in self.settings.items():
+            if saved[name] != value:
+                raise ValueError(
+                    f"{self.path} belongs to another run: its {name} is {saved[name]!r}, here it is {value!r}. "
+                    "Delete it or choose another file."
+                )
+        for part, part_state in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(part_state)
+        for name, values in state["history"].items():
+            setattr(self.history, name, values)
+        torch.set_rng_state(state["random"][0].cpu())
+        self.order.set_state(state["random"][1].cpu())
+        if torch.cuda.is_available() and state["cuda"]:
+            torch.cuda.set_rng_state(state["cuda"][0].cpu())

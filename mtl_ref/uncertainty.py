@@ -1,0 +1,83 @@
+"""Weighting by homoscedastic uncertainty: a noise level per task, learned with the network (chapter 3).
+
+Sources: Kendall, Gal and Cipolla, CVPR 2018; Liebel and Körner, arXiv 1805.06334, 2018.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtl_ref.balancer import LossBalancer, check_losses
+
+
+class UncertaintyWeighting(LossBalancer):
+    """Σ Lᵢ/(2σᵢ²) + log σᵢ for regression tasks, Σ Lᵢ/σᵢ² + log σᵢ for classification (Kendall 2018, eqs. 7, 10).
+
+    It learns sᵢ = log σᵢ², which needs no constraint and starts at 0. Give `parameters()` to the optimiser in a
+    group of its own with weight decay 0: decay would pull every σ towards 1.
+
+    Args:
+        kinds: "regression" or "classification" for each of the T tasks. A regression loss is the squared
+            error, a classification loss the cross-entropy.
+
+    Raises:
+        ValueError: a kind is neither of the two.
+    """
+
+    halves: Tensor
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        super().__init__()
+        if isinstance(kinds, str) or len(kinds) == 0:
+            raise ValueError(f"kinds must be a list of one kind per task, but is {kinds!r}.")
+        factor = {"regression": 0.5, "classification": 1.0}
+        for task, kind in enumerate(kinds):
+            if kind not in factor:
+                raise ValueError(
+                    f"the kind of task {task} (counting from 0) is {kind!r}, but must be 'regression' or "
+                    "'classification'."
+                )
+        self.kinds = tuple(kinds)
+        self.s = nn.Parameter(torch.zeros(len(kinds)))  # (UW.1) s = log σ²
+        self.register_buffer("halves", torch.tensor([factor[kind] for kind in kinds]), persistent=False)
+
+    def forward(self, losses: Tensor) -> Tensor:
+        check_losses(losses, num_tasks=len(self.kinds))
+        weighted = self.halves * torch.exp(-self.s) * losses  # (UW.2)
+        return (weighted + self.s / 2).sum()  # (UW.3)
+
+    @property
+    def weights(self) -> Tensor:
+        """The present task weights, 1/(2σ²) or 1/σ², shape (T,)."""
+        return (self.halves * torch.exp(-self.s)).detach()
+
+    def extra_repr(self) -> str:
+        return f"kinds={list(self.kinds)}"
+
+
+class AutomaticWeightedLoss(LossBalancer):
+    """Σ Lᵢ/(2cᵢ²) + log(1 + cᵢ²), which never goes below zero (Liebel & Körner 2018).
+
+    Popular as AutomaticWeightedLoss on GitHub. It learns cᵢ, starting at 1. Give `parameters()` to the
+    optimiser in a group of its own with weight decay 0.
+
+    Args:
+        num_tasks: the number of tasks T.
+    """
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__()
+        if num_tasks < 1:
+            raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
+        self.c = nn.Parameter(torch.ones(num_tasks))
+
+    def forward(self, losses: Tensor) -> Tensor:
+        check_losses(losses, num_tasks=len(self.c))
+        weighted = losses / (2 * self.c**2)  # (AW.1)
+        return (weighted + torch.log(1 + self.c**2)).sum()  # (AW.2)
+
+    @property
+    def weights(self) -> Tensor:
+        """The present task weights, 1/(2c²), shape (T,)."""
+        return (1 / (2 * self.c**2)).detach()
