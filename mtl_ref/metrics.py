@@ -78,7 +78,7 @@ def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tu
 
 
 def _floats(values: Numbers, ndim: int) -> Tensor:
-    tensor = torch.as_tensor(values).detach().cpu().double()
+    tensor = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
     if tensor.ndim != ndim or tensor.numel() == 0:
         raise ValueError(f"expected numbers with {ndim} axes, but got shape {tuple(tensor.shape)}.")
     if tensor.isnan().any():

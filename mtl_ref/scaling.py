@@ -55,6 +55,9 @@ class PriorLossScaling(LossBalancer):
         check_losses(losses, num_tasks=len(self.prior))
         return (losses / self.prior).sum()  # (PS.1)
 
+    def extra_repr(self) -> str:
+        return f"prior={self.prior.tolist()}"
+
 
 class RealTimeLossScaling(LossBalancer):
     """Σ Lᵢ / sg(Lᵢ), where sg stops the gradient: each loss is divided by its own present value.
@@ -95,9 +98,10 @@ class PowerMean(LossBalancer):
         check_losses(losses, positive=True)
         if self.gamma == 0:
             return torch.log(losses).mean().exp()  # (GM.1)
-        log_powers = self.gamma * torch.log(losses)  # (T,)
-        log_mean = torch.logsumexp(log_powers, 0) - math.log(len(losses))
-        return torch.exp(log_mean / self.gamma)  # (PM.1)
+        logs = torch.log(losses)  # (T,)
+        largest = logs.amax() if self.gamma > 0 else logs.amin()  # of the powers, so that none overflows
+        powers_less_one = torch.expm1(self.gamma * (logs - largest))  # (T,): exact where γ is close to 0
+        return torch.exp(largest + torch.log1p(powers_less_one.mean()) / self.gamma)  # (PM.1)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}"
@@ -116,7 +120,7 @@ def prior_cross_entropy(frequencies: Tensor | Sequence[float]) -> float:
     Args:
         frequencies: counts or frequencies of the K classes, shape (K,), all ≥ 0, not all zero.
     """
-    counts = as_vector(frequencies, "the class frequency").double()
+    counts = as_vector(torch.as_tensor(frequencies, dtype=torch.float64), "the class frequency")
     if counts.sum() == 0:
         raise ValueError("the class frequencies are all zero.")
     p = counts / counts.sum()

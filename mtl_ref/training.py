@@ -202,8 +202,7 @@ class Checkpoint:
             saved = state["settings"]
         except Exception as error:
             raise ValueError(
-                f"{self.path} is not a checkpoint of mtl_ref, or is damaged ({error}). Delete it or choose "
-                "another file."
+                f"{self.path} is not a checkpoint of mtl_ref, or is damaged. Delete it or choose another file."
             ) from error
         for name, value in self.settings.items():
             if saved[name] != value:

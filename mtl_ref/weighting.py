@@ -27,6 +27,9 @@ class FixedWeighting(LossBalancer):
         check_losses(losses, num_tasks=len(self.weights))
         return (self.weights * losses).sum()  # (WS.1)
 
+    def extra_repr(self) -> str:
+        return f"weights={self.weights.tolist()}"
+
 
 class EqualWeighting(LossBalancer):
     """The mean of the losses, wᵢ = 1/T.

@@ -28,6 +28,7 @@ WHOLE_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 TASKS = {"left": "left accuracy", "right": "right accuracy", "sum": "sum error"}
+VALIDATION = 10_000  # of the whole set's training digits, the last ones
 MEAN, STD = 0.1307, 0.3081  # of MNIST's pixels
 
 Digits = dict[str, tuple[Tensor, Tensor]]  # for each split, images (N, 28, 28) uint8 and labels (N,)
@@ -217,8 +218,8 @@ def read_whole(root: str | Path) -> Digits:
         check_digest(raw / name, digest, "delete it, so that it is downloaded again, or copy it anew")
     train, test = MNIST(root, train=True), MNIST(root, train=False)
     return {
-        "train": (train.data[:50_000], train.targets[:50_000]),
-        "validation": (train.data[50_000:], train.targets[50_000:]),
+        "train": (train.data[:-VALIDATION], train.targets[:-VALIDATION]),
+        "validation": (train.data[-VALIDATION:], train.targets[-VALIDATION:]),
         "test": (test.data, test.targets),
     }
 

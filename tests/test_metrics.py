@@ -1,0 +1,85 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mtl_ref import metrics
+
+numbers = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
+
+
+def test_delta_m_is_the_mean_relative_loss_in_percent():
+    # accuracy falls from .8 to .6 (25 % worse), error falls from 2 to 1 (50 % better)
+    assert metrics.delta_m([0.6, 1.0], [0.8, 2.0], [True, False]) == pytest.approx((25 - 50) / 2)
+
+
+def test_delta_m_of_the_baseline_itself_is_zero():
+    assert metrics.delta_m([0.9, 3.0], [0.9, 3.0], [True, False]) == 0
+
+
+def test_delta_m_of_a_better_method_is_negative_also_for_negative_metrics():
+    assert metrics.delta_m([-1.0], [-2.0], [True]) < 0
+
+
+def test_mean_rank_averages_ranks_over_metrics():
+    table = [[0.9, 1.0], [0.8, 3.0], [0.7, 2.0]]
+    assert metrics.mean_rank(table, [True, False]).tolist() == [1.0, 2.5, 2.5]
+
+
+def test_equals_share_the_mean_of_their_ranks():
+    assert metrics.mean_rank([[1.0], [1.0], [0.0]], [True]).tolist() == [1.5, 1.5, 3.0]
+
+
+@given(st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=1, max_size=8))
+def test_mean_rank_agrees_with_scipy(table):
+    ours = metrics.mean_rank(table, [False, True, False])
+    signed = [[a, -b, c] for a, b, c in table]
+    assert ours.tolist() == pytest.approx(stats.rankdata(signed, axis=0).mean(1).tolist())
+
+
+def test_hypervolume_of_boxes_is_their_union():
+    assert metrics.hypervolume([[1, 3], [2, 1]], [4, 4]) == pytest.approx(3 * 1 + 2 * 3 - 2 * 1)
+
+
+def test_points_beyond_the_reference_count_nothing():
+    assert metrics.hypervolume([[5.0, 0.0]], [4, 4]) == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=4))
+def test_hypervolume_agrees_with_inclusion_and_exclusion(points):
+    def union(subset):
+        return math.prod(1 - max(p[k] for p in subset) for k in range(3))
+
+    total = 0.0
+    for mask in range(1, 2 ** len(points)):
+        subset = [p for i, p in enumerate(points) if mask >> i & 1]
+        total -= (-1) ** len(subset) * union(subset)
+    assert metrics.hypervolume([list(p) for p in points], [1, 1, 1]) == pytest.approx(total, abs=1e-9)
+
+
+def test_confidence_interval_is_students():
+    values = [0.91, 0.93, 0.92, 0.95]
+    mean, half = metrics.confidence_interval(values)
+    low, high = stats.t.interval(0.95, 3, loc=mean, scale=stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.delta_m([1.0, 2.0], [1.0], [True]), "of one length"),
+        (lambda: metrics.delta_m([1.0], [0.0], [True]), "has a zero"),
+        (lambda: metrics.delta_m([math.nan], [1.0], [True]), "nan"),
+        (lambda: metrics.mean_rank([[1.0, 2.0]], [True]), "2 metrics, higher_is_better 1"),
+        (lambda: metrics.mean_rank([1.0, 2.0], [True]), "2 axes"),
+        (lambda: metrics.hypervolume([[1.0, 2.0]], [1.0]), "2 costs, the reference point 1"),
+        (lambda: metrics.confidence_interval([1.0]), "at least 2 values"),
+        (lambda: metrics.mean_rank(torch.empty(0, 2), [True, True]), "shape"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
