@@ -10,7 +10,7 @@ optimizer.step()
 """
 
 from mtl_ref import metrics, page, plotting, problems
-from mtl_ref.balancer import LossBalancer
+from mtl_ref.balancer import GradientBalancer, LossBalancer
 from mtl_ref.scaling import (
     GeometricMean,
     InitialLossScaling,
@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     # what every method is
     "LossBalancer",
+    "GradientBalancer",
     # chapter 1
     "FixedWeighting",
     "EqualWeighting",

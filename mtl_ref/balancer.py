@@ -2,6 +2,9 @@
 
 A loss-level method defines `forward`, the scalar to differentiate. The weight it gives to task i is the
 derivative of that scalar with respect to L_i, so `backward` can return the weights of any method.
+
+A gradient method sees the T gradients as the rows of one matrix J, and mostly needs no more of them than the
+Gram matrix M = J Jᵀ: it defines `task_weights`, the α of the direction d = Jᵀ α.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 
 class Balancer(nn.Module):
@@ -55,6 +59,171 @@ class LossBalancer(Balancer):
         (weights,) = torch.autograd.grad(total, losses, retain_graph=True)
         total.backward()
         return weights
+
+
+class GradientBalancer(Balancer):
+    """A method that combines the gradients of the tasks into one direction to subtract."""
+
+    def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
+        """The weights α of the direction d = Jᵀ α.
+
+        Args:
+            M: the Gram matrix J Jᵀ of the gradients, shape (T, T), float64, finite.
+            losses: the task losses, shape (T,), float64, for the methods that use them.
+
+        Returns:
+            α of shape (T,), float64.
+        """
+        raise NotImplementedError
+
+    def combine(self, gradients: Tensor, losses: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The direction, shape (P,), and its task weights, shape (T,), or None if it is no weighted sum.
+
+        Gradients that are not finite pass through: they give a direction of nan, so that a GradScaler sees
+        them and skips the step.
+        """
+        if gradients.ndim != 2 or len(gradients) == 0 or not gradients.is_floating_point():
+            raise ValueError(
+                "gradients must be a floating-point tensor of shape (T, P), one row per task, but has shape "
+                f"{tuple(gradients.shape)} and type {gradients.dtype}."
+            )
+        J = gradients.detach()  # (T, P)
+        M = gram(J)  # (T, T)
+        if M.isfinite().all():
+            alpha = self.task_weights(M, None if losses is None else losses.detach().double())  # (T,)
+        else:
+            alpha = torch.full_like(M[0], torch.nan)
+        alpha = alpha.to(J)
+        return alpha @ J, alpha
+
+    def forward(self, gradients: Tensor, losses: Tensor | None = None) -> Tensor:
+        """The direction d to subtract, shape (P,), from the T gradients, shape (T, P)."""
+        return self.combine(gradients, losses)[0]
+
+    def check(self, losses: Tensor) -> None:
+        """Raise a ValueError for losses that the method cannot take; a method with conditions adds to it."""
+        check_losses(losses)
+
+    def backward(
+        self,
+        losses: Tensor,
+        *,
+        shared: Iterable[Tensor] | None = None,
+        features: Tensor | Sequence[Tensor] | None = None,
+    ) -> Tensor | None:
+        """Add the direction to `.grad` of what the tasks share, and each task's own gradient to the rest.
+
+        Exactly one of the two is given. All other parameters receive the unscaled gradients of the losses that
+        depend on them (Sener and Koltun 2018, Algorithm 2, line 2).
+
+        Args:
+            losses: the task losses, shape (T,), on the graph.
+            shared: the shared parameters. Their T gradients are found by T backward passes and combined.
+            features: the shared representation Z, one tensor or several on the graph. The gradients with
+                respect to Z are combined instead, and the result goes back through the encoder once.
+
+        Returns:
+            The task weights α of the direction, shape (T,), or None if it is no weighted sum.
+
+        Raises:
+            ValueError: the losses are not finite floating-point numbers of shape (T,) on a graph, or break a
+                condition of the method; both or neither of `shared` and `features` are given; none of the shared
+                parameters requires a gradient. Nothing has been changed by then.
+        """
+        check_on_graph(losses)
+        self.check(losses)
+        if (shared is None) == (features is None):
+            given = "neither" if shared is None else "both"
+            raise ValueError(f"give exactly one of shared=parameters and features=representation, not {given}.")
+        if shared is not None:
+            inputs = [p for p in dict.fromkeys(shared) if p.requires_grad]
+        else:
+            inputs = [features] if isinstance(features, Tensor) else list(features or [])
+            inputs = [z for z in inputs if z.requires_grad]
+        if not inputs:
+            raise ValueError(
+                f"no tensor in {'shared' if shared is not None else 'features'} requires a gradient, so there is "
+                "nothing to combine. It may be empty, frozen, already used up (an iterator), or detached."
+            )
+        J = task_gradients(losses, inputs)  # (T, P)
+        d, weights = self.combine(J, losses)
+        pieces = [piece.view_as(x) for piece, x in zip(split_like(d, inputs), inputs, strict=True)]
+        if shared is not None:
+            for parameter, piece in zip(inputs, pieces, strict=True):
+                add_to_grad(parameter, piece)
+        else:
+            torch.autograd.backward(inputs, pieces)
+        return weights
+
+
+def task_gradients(losses: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """The T gradients with respect to the inputs, rows of one matrix J of shape (T, P).
+
+    On the way, every parameter that a loss reaches without passing through the inputs receives its gradient.
+    A task that does not use an input has a gradient of zero there.
+    """
+    J = inputs[0].new_zeros(len(losses), sum(x.numel() for x in inputs))  # (T, P)
+    one = torch.ones_like(losses[0])
+    for row, loss in zip(J, loss_edges(losses), strict=True):
+        if loss is None:  # a constant: its row stays zero
+            continue
+        own = own_parameters(loss.node, inputs)
+        found = torch.autograd.grad(loss, [*inputs, *own], one, retain_graph=True, allow_unused=True)
+        for entries, gradient in zip(split_like(row, inputs), found, strict=False):
+            if gradient is not None:
+                entries.copy_(gradient.reshape(-1))
+        for parameter, gradient in zip(own, found[len(inputs) :], strict=True):
+            if gradient is not None:
+                add_to_grad(parameter, gradient)
+    return J
+
+
+def loss_edges(losses: Tensor) -> list[GradientEdge | None]:
+    """Where each task's backward pass starts; None for a loss that depends on nothing.
+
+    Behind `torch.stack` if that made the losses: from `losses[t]` itself, a pass would carry zeros through the
+    heads of all the other tasks.
+    """
+    stack = losses.grad_fn
+    if stack is not None and stack.name() == "StackBackward0":
+        return [None if node is None else GradientEdge(node, number) for node, number in stack.next_functions]
+    return [get_gradient_edge(loss) for loss in losses]
+
+
+def own_parameters(loss: Node, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The leaves of a loss's graph that are reached without passing through the inputs."""
+    shared = {id(x) for x in inputs}
+    seen = {x.grad_fn for x in inputs if x.grad_fn is not None}
+    own: list[Tensor] = []
+    nodes = [loss]
+    while nodes:
+        node = nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)  # of an AccumulateGrad node
+        if leaf is not None and id(leaf) not in shared:
+            own.append(leaf)
+        nodes.extend(parent for parent, _ in node.next_functions if parent is not None)
+    return own
+
+
+def split_like(vector: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The consecutive pieces of a vector that have the sizes of the tensors."""
+    return torch.split(vector, [x.numel() for x in tensors])
+
+
+def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
+    """Accumulate a gradient as PyTorch does."""
+    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+
+def gram(J: Tensor, columns: int = 2**16) -> Tensor:
+    """The Gram matrix J Jᵀ of T gradients, shape (T, T), summed in float64 a block of columns at a time."""
+    M = torch.zeros(len(J), len(J), dtype=torch.float64, device=J.device)
+    for block in torch.split(J, columns, dim=1):
+        M += block.double() @ block.double().T
+    return M
 
 
 def check_losses(losses: Tensor, num_tasks: int | None = None, positive: bool = False) -> None:

@@ -31,7 +31,7 @@ def delta_m(results: Numbers, baseline: Numbers, higher_is_better: Sequence[bool
     if (b == 0).any():
         raise ValueError(f"baseline {b.tolist()} has a zero, and a relative change from zero is not defined.")
     sign = torch.where(torch.tensor(higher_is_better), -1.0, 1.0)
-    return 100 * (sign * (m - b) / b.abs()).mean().item()
+    return 100 * (sign * (m - b) / b.abs()).mean().item()  # (DM.1)
 
 
 def mean_rank(table: Numbers, higher_is_better: Sequence[bool]) -> Tensor:

@@ -98,10 +98,14 @@ class PowerMean(LossBalancer):
         check_losses(losses, positive=True)
         if self.gamma == 0:
             return torch.log(losses).mean().exp()  # (GM.1)
-        logs = torch.log(losses)  # (T,)
+        logs = torch.log(losses.double())  # (T,)
         largest = logs.amax() if self.gamma > 0 else logs.amin()  # of the powers, so that none overflows
-        powers_less_one = torch.expm1(self.gamma * (logs - largest))  # (T,): exact where γ is close to 0
-        return torch.exp(largest + torch.log1p(powers_less_one.mean()) / self.gamma)  # (PM.1)
+        powers = self.gamma * (logs - largest)  # (T,), logarithms of Lᵢ^γ, all ≤ 0
+        if powers.amin() > -1:  # logsumexp would lose the digits of a mean close to 1
+            log_mean = torch.log1p(torch.expm1(powers).mean())
+        else:
+            log_mean = torch.logsumexp(powers, 0) - math.log(len(losses))
+        return torch.exp(largest + log_mean / self.gamma).to(losses.dtype)  # (PM.1)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}"

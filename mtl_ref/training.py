@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mtl_ref.balancer import LossBalancer
+from mtl_ref.balancer import GradientBalancer, LossBalancer
 from mtl_ref.metrics import mean_rank
 from mtl_ref.problems.base import HardSharing, Problem
 
@@ -55,7 +55,7 @@ class History:
 
 def train(
     problem: Problem,
-    balancer: LossBalancer,
+    balancer: LossBalancer | GradientBalancer,
     *,
     epochs: int,
     seed: int = 0,
@@ -64,6 +64,8 @@ def train(
     lr: float = 3e-3,
     decay: float = 1.0,
     balancer_lr: float | None = None,
+    shared: Callable[[HardSharing], Iterable[nn.Parameter]] | None = None,
+    features: bool = False,
     checkpoint: str | Path | None = None,
 ) -> History:
     """Train a fresh network, evaluating on validation and test after each epoch.
@@ -81,6 +83,8 @@ def train(
         lr: the learning rate.
         decay: the factor on the learning rates after each epoch.
         balancer_lr: the learning rate of the balancer's own parameters; `lr` if left out.
+        shared: picks the parameters that gradient methods look at; the whole encoder's if left out.
+        features: whether gradient methods look at the shared representation z instead ("upper bound").
         checkpoint: a file that is written whole after each epoch. Where it exists the run goes on from it, on
             CPU bit for bit as if it had never stopped; a finished run is only read.
 
@@ -97,6 +101,7 @@ def train(
         "balancer": repr(balancer),
         "optimizer": f"{optimizer} lr={lr} decay={decay} balancer_lr={balancer_lr}",
         "seed": seed,
+        "features": features,
     }
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -110,12 +115,13 @@ def train(
             groups.append({"params": list(balancer.parameters()), **own})
         steps = optimizer(groups, lr=lr)
         schedule = torch.optim.lr_scheduler.ExponentialLR(steps, decay)
+        looked_at = None if features else list(model.encoder.parameters() if shared is None else shared(model))
         history = History(problem.tasks, problem.metrics, model=model)
         saved = Checkpoint(checkpoint, settings, history, order, [model, balancer, steps, schedule])
         saved.load(device)
         for _ in tqdm(range(len(history.losses), epochs), desc="training", unit="epoch", leave=False):
             started = time.perf_counter()
-            losses, weights = train_epoch(problem, model, balancer, steps, order)
+            losses, weights = train_epoch(problem, model, balancer, steps, order, looked_at)
             history.losses.append(losses)
             history.weights.append(weights)
             history.seconds.append(time.perf_counter() - started)
@@ -129,18 +135,22 @@ def train(
 def train_epoch(
     problem: Problem,
     model: HardSharing,
-    balancer: LossBalancer,
+    balancer: LossBalancer | GradientBalancer,
     optimizer: torch.optim.Optimizer,
     order: torch.Generator,
+    shared: list[nn.Parameter] | None,
 ) -> tuple[list[float], list[float] | None]:
-    """One pass over the training split; returns the mean losses and the mean weights, (T,) each."""
+    """One pass over the training split; returns the mean losses and the mean weights, (T,) each.
+
+    Gradient methods look at the parameters `shared`, or where that is None at the representation z.
+    """
     all_losses: list[Tensor] = []
     all_weights: list[Tensor] = []
     for x, targets in problem.batches("train", order):
         z = model.encoder(x)
         losses = problem.losses(model.decode(z), targets)  # (T,)
         optimizer.zero_grad()
-        weights = balancer.backward(losses, shared=model.encoder.parameters())
+        weights = balancer.backward(losses, shared=shared, features=z if shared is None else None)
         optimizer.step()
         all_losses.append(losses.detach())
         if weights is not None:
