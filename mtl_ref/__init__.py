@@ -11,6 +11,8 @@ optimizer.step()
 
 from mtl_ref import metrics, page, plotting, problems
 from mtl_ref.balancer import GradientBalancer, LossBalancer
+from mtl_ref.mgda import MGDA
+from mtl_ref.min_norm import duality_gap, frank_wolfe, min_norm, min_norm_two
 from mtl_ref.scaling import (
     GeometricMean,
     InitialLossScaling,
@@ -48,6 +50,13 @@ __all__ = [
     # chapter 3
     "UncertaintyWeighting",
     "AutomaticWeightedLoss",
+    # chapter 6
+    "min_norm_two",
+    # chapter 7
+    "duality_gap",
+    "frank_wolfe",
+    "min_norm",
+    "MGDA",
     # learning, judging and showing
     "train",
     "History",

@@ -68,7 +68,7 @@ def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0) -
         value: a truth value, a number, or numbers of any shape (a tensor, an array, a list).
         expected: the same kind of thing; True if left out, so that `check("it falls", a > b)` checks a claim.
             None in the full profile if no number has been recorded for it: then the value is only printed.
-        tolerance: the largest allowed |value − expected|, for every number.
+        tolerance: the largest allowed `abs(value - expected)`, for every number.
 
     Raises:
         AssertionError: the value is further away than the tolerance, is nan, or has another shape.

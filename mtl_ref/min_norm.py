@@ -1,0 +1,115 @@
+"""The shortest vector in the convex hull of T gradients, from their Gram matrix M = J Jᵀ (chapters 6 and 7).
+
+All solvers take M of shape (T, T) and return the weights α of shape (T,), float64, α ≥ 0 and Σ α = 1, of the
+min-norm point ĝ = Jᵀ α. They need only inner products: (M α)ᵢ = ⟨gᵢ, ĝ⟩ and αᵀ M α = ‖ĝ‖².
+
+Sources: Désidéri, Comptes Rendus Mathématique 350, 2012; Sener and Koltun, NeurIPS 2018, Algorithms 1 and 2;
+Wolfe, Mathematical Programming 11, 1976 (min-norm point by an active set).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def min_norm_two(M: Tensor) -> Tensor:
+    """The exact solution for two gradients; its first weight belongs to the first gradient.
+
+    Equal gradients share the weight.
+
+    Raises:
+        ValueError: M is not a finite matrix of shape (2, 2).
+    """
+    M = check_gram(M, 2)
+    between = M[1, 1] - M[0, 1]  # ⟨g₂ − g₁, g₂⟩
+    distance = M[0, 0] + M[1, 1] - 2 * M[0, 1]  # ‖g₁ − g₂‖²
+    alpha = (between / distance).clamp(0, 1) if distance > 0 else torch.full_like(distance, 0.5)  # (MN.1)
+    return torch.stack([alpha, 1 - alpha])
+
+
+def frank_wolfe(M: Tensor, iterations: int = 250, tolerance: float = 1e-8) -> Tensor:
+    """Sener and Koltun's Algorithm 2, with argmin where slides print argmax.
+
+    Args:
+        M: the Gram matrix, shape (T, T).
+        iterations: how many steps at most.
+        tolerance: it ends when the duality gap is at most this share of the largest ‖gᵢ‖².
+
+    Raises:
+        ValueError: M is not a finite square matrix.
+    """
+    M = check_gram(M)
+    alpha = torch.full_like(M[0], 1 / len(M))  # (FW.1)
+    for _ in range(iterations):
+        if duality_gap(M, alpha) <= tolerance * M.diag().max():
+            break
+        inner = M @ alpha  # ⟨gᵢ, ĝ⟩
+        t = inner.argmin()  # (FW.2)
+        between = inner @ alpha - inner[t]  # ⟨ĝ − g_t, ĝ⟩
+        distance = inner @ alpha + M[t, t] - 2 * inner[t]  # ‖ĝ − g_t‖²
+        gamma = (between / distance).clamp(0, 1)  # (FW.3)
+        alpha = (1 - gamma) * alpha  # (FW.4)
+        alpha[t] += gamma
+    return alpha
+
+
+def duality_gap(M: Tensor, alpha: Tensor) -> Tensor:
+    """‖ĝ‖² − minᵢ ⟨gᵢ, ĝ⟩, shape (): never negative, and zero only at the min-norm point."""
+    inner = M @ alpha  # ⟨gᵢ, ĝ⟩
+    return inner @ alpha - inner.min()  # (MN.2)
+
+
+def min_norm(M: Tensor) -> Tensor:
+    """The exact solution for T gradients, by an active set: solve on a support, correct the support, repeat.
+
+    It works on unit gradients uᵢ = gᵢ/‖gᵢ‖ and y with yᵢ = αᵢ ‖gᵢ‖, so that gradients of very different length
+    are treated with the same relative precision. Where the weights are not unique, as for equal gradients, they
+    are shared; where some gradient is zero, the zero gradients share all the weight.
+
+    Raises:
+        ValueError: M is not a finite square matrix.
+    """
+    M = check_gram(M)
+    norms = M.diag().sqrt().cpu().numpy()
+    zero = norms == 0
+    if zero.any():
+        return torch.from_numpy(zero / zero.sum()).to(M)
+    C = M.cpu().numpy() / np.outer(norms, norms)  # ⟨uᵢ, uⱼ⟩
+    b = norms.min() / norms  # Σ α = 1 reads b·y = constant
+    alpha = torch.from_numpy(_active_set(C, b) / norms).to(M)
+    return alpha / alpha.sum()
+
+
+def _active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The minimiser of yᵀ C y over y ≥ 0, b·y = 1, starting with every task in the support."""
+    C = C + 1e-13 * np.eye(len(b))  # strictly convex: equal gradients share, opposite ones can be solved
+    y = np.full(len(b), 1 / b.sum())
+    support = np.full(len(b), True)
+    for _ in range(100 * len(b)):
+        target = np.zeros_like(y)
+        target[support] = np.linalg.solve(C[np.ix_(support, support)], b[support])  # (MN.3)
+        target /= b @ target
+        if (target[support] > 0).all():
+            y = target
+            slack = C @ y - (y @ C @ y) * b  # (MN.4)
+            slack[support] = 0
+            if slack.min() >= -1e-12 * b.max():
+                return y
+            support[slack.argmin()] = True
+        else:
+            left = support & (target <= 0)
+            step = (y[left] / (y[left] - target[left])).min()  # (MN.5)
+            y = y + step * (target - y)
+            support &= y > 1e-15 * y.max()
+    raise RuntimeError(f"the active set did not settle within {100 * len(b)} steps.")
+
+
+def check_gram(M: Tensor, size: int | None = None) -> Tensor:
+    """Return M in float64, or raise a ValueError that says what is wrong with it."""
+    expected = "(T, T)" if size is None else f"({size}, {size})"
+    if M.ndim != 2 or M.shape[0] != M.shape[1] or len(M) == 0 or size not in (None, len(M)):
+        raise ValueError(f"a Gram matrix of shape {expected} is needed, but M has shape {tuple(M.shape)}.")
+    M = M.detach().double()
+    if not M.isfinite().all():
+        raise ValueError("M has entries that are not finite.")
+    return M
