@@ -1,0 +1,6 @@
+"""What tests and chapters share: they run without progress bars, in the quick profile."""
+
+import os
+
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("MTL_REF_PROFILE", "quick")

@@ -1,0 +1,315 @@
+"""Rendered pages in a real browser: formulas, images, links, width, third parties, accessibility.
+
+Needs the book (`make book`) and a Chromium. Where there is no Chromium these tests are skipped,
+unless MTL_REF_REQUIRE_BROWSER=1 asks for them. Each check is a function from an open page to its
+faults, and is shown to bite on a made page.
+"""
+
+import os
+import re
+import shutil
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "_build" / "html"
+TOC = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
+PAGES = [f"{name}.html" for name in TOC]
+BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 900}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Site:
+    """A folder served over HTTP, and a browser that opens its pages and records what they do."""
+
+    def __init__(self, browser: Browser, folder: Path) -> None:
+        self.folder = folder
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server.server_port}/"
+        self.context = browser.new_context(viewport=DESKTOP, color_scheme="light")
+        self.targets: dict[str, set[str]] = {}
+
+    def close(self) -> None:
+        self.context.close()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def open(self, name: str) -> "Visit":
+        return Visit(self, name)
+
+    def ids(self, name: str) -> set[str]:
+        """What a link to a page of this site can point at, once its formulas are typeset."""
+        if name not in self.targets:
+            visit = self.open(name)
+            self.targets[name] = set(visit.js("[...document.querySelectorAll('[id]')].map(e => e.id)"))
+            visit.page.close()
+        return self.targets[name]
+
+
+class Visit:
+    """One open page: all it asked for, all it said, and the page with its formulas typeset."""
+
+    def __init__(self, site: Site, name: str) -> None:
+        self.site, self.name = site, name
+        self.requests: list[str] = []
+        self.console: list[str] = []
+        self.page: Page = site.context.new_page()
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.console.append(str(error)))
+        self.page.on(
+            "console",
+            lambda message: self.console.append(message.text) if message.type == "error" else None,
+        )
+        self.page.goto(site.address + name, wait_until="load")
+        self.js("window.MathJax?.startup?.promise?.then(() => true)")
+
+    def js(self, expression: str) -> Any:
+        return self.page.evaluate(expression)
+
+
+def failed_formulas(visit: Visit) -> list[str]:
+    return visit.js(
+        r"""() => {
+          const errors = [...document.querySelectorAll('mjx-merror')].map(e => 'error: '
+              + (e.getAttribute('title') || e.getAttribute('data-mjx-error')));
+          const unknown = [...document.querySelectorAll('mjx-mtext')]
+              .filter(e => e.style.color === 'red').map(e => 'unknown macro: ' + e.outerHTML);
+          const raw = [...document.querySelectorAll('.math')]
+              .filter(e => !e.querySelector('mjx-container'))
+              .map(e => 'not typeset: ' + e.textContent);
+          const article = document.querySelector('article') || document.body;
+          const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+          const loose = [];
+          while (walker.nextNode()) {
+            const node = walker.currentNode;
+            if (/\$\$|\\\(|\\\[|\\begin\{|\\tag\{/.test(node.data)
+                && !node.parentElement.closest('pre, code, script, mjx-container, .math'))
+              loose.push('raw formula: ' + node.data.trim().slice(0, 80));
+          }
+          const references = [...document.querySelectorAll('mjx-container')]
+              .filter(e => e.textContent.includes('???')).map(() => 'a reference to no equation');
+          return [...errors, ...unknown, ...raw, ...loose, ...references];
+        }"""
+    )
+
+
+def console_errors(visit: Visit) -> list[str]:
+    return visit.console
+
+
+def third_parties(visit: Visit) -> list[str]:
+    own = (visit.site.address, "data:", "blob:")
+    return [url for url in visit.requests if not url.startswith(own)]
+
+
+def images_without_alt_text(visit: Visit) -> list[str]:
+    images = visit.js("[...document.images].map(i => [i.src, i.alt, i.complete && i.naturalWidth > 0])")
+    path = re.compile(r"[\\/]|\.(png|svg|jpe?g|gif)$")
+    faults = [f"{src[:80]}: alt text {alt!r}" for src, alt, _ in images if not alt or path.search(alt)]
+    return faults + [f"{src[:80]}: not shown" for src, _, shown in images if not shown]
+
+
+def broken_links(visit: Visit) -> list[str]:
+    faults = []
+    site = visit.site
+    for link in sorted(set(visit.js("[...document.querySelectorAll('a[href]')].map(a => a.href)"))):
+        if not link.startswith(site.address):
+            if urlsplit(link).scheme not in ("http", "https", "mailto", "javascript"):
+                faults.append(link)
+            continue
+        address, fragment = urldefrag(link)
+        name = unquote(urlsplit(address).path).lstrip("/") or "index.html"
+        if not (site.folder / name).is_file():
+            faults.append(f"{name}: no such page")
+        elif fragment and unquote(fragment) not in site.ids(name):
+            faults.append(f"{name}#{fragment}: no such place")
+    return faults
+
+
+def sideways_scrolling(visit: Visit) -> list[str]:
+    visit.page.set_viewport_size(PHONE)
+    visit.page.wait_for_timeout(200)
+    width = visit.js("document.documentElement.scrollWidth")
+    wide = visit.js(
+        """() => [...document.querySelectorAll('article *')].filter(e => {
+             if (e.getBoundingClientRect().right <= innerWidth + 1) return false;
+             for (let p = e.parentElement; p !== document.body; p = p.parentElement)
+               if (getComputedStyle(p).overflowX !== 'visible') return false;
+             return true;
+           }).slice(0, 3).map(e => e.outerHTML.slice(0, 100))"""
+    )
+    visit.page.set_viewport_size(DESKTOP)
+    return wide + ([f"the page is {width} pixels wide"] if width > PHONE["width"] else [])
+
+
+def inaccessible(visit: Visit, theme: str) -> list[str]:
+    visit.js(f"document.documentElement.dataset.theme = '{theme}'")
+    visit.page.add_style_tag(content="* { transition: none !important; }")
+    visit.page.wait_for_timeout(100)
+    # Sphinx lists its citations as DPUB-ARIA 1.0 had it, with children that axe no longer takes for items.
+    own_to_sphinx = ("aria-required-children", "citation-list")
+    violations = Axe().run(visit.page, context="article").response["violations"]
+    return [
+        f"{v['id']}: {v['help']}: {node['html'][:100]}: {node['failureSummary'][:300]}"
+        for v in violations
+        if v["impact"] in ("serious", "critical")
+        for node in v["nodes"]
+        if not (v["id"] == own_to_sphinx[0] and own_to_sphinx[1] in node["html"])
+    ]
+
+
+CHECKS: dict[str, Callable[[Visit], list[str]]] = {
+    "formulas": failed_formulas,
+    "console": console_errors,
+    "third parties": third_parties,
+    "images": images_without_alt_text,
+    "links": broken_links,
+    "width": sideways_scrolling,
+    "light": partial(inaccessible, theme="light"),
+    "dark": partial(inaccessible, theme="dark"),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        reason = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("MTL_REF_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def book(browser: Browser) -> Iterator[Site]:
+    assert (HTML / "index.html").is_file(), "there is no book yet: make book"
+    site = Site(browser, HTML)
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def visit(request: pytest.FixtureRequest, book: Site) -> Iterator[Visit]:
+    visit = book.open(request.param)
+    yield visit
+    visit.page.close()
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_page_passes(visit: Visit, check: str) -> None:
+    assert CHECKS[check](visit) == []
+
+
+def test_the_first_page_leads_into_the_book(book: Site) -> None:
+    page = book.context.new_page()
+    page.goto(f"{book.address}index.html")
+    page.wait_for_url(f"**/{PAGES[0]}")
+    page.close()
+
+
+@pytest.mark.parametrize("check", [console_errors, third_parties, broken_links])
+def test_search_needs_no_third_party(book: Site, check: Callable[[Visit], list[str]]) -> None:
+    visit = book.open("search.html?q=balancing")
+    visit.page.wait_for_selector("#search-results a")
+    assert check(visit) == []
+    visit.page.close()
+
+
+GOOD = r"""<!doctype html><html lang="en" data-theme="light"><head><title>A page</title>
+<script>window.MathJax = {options: {processHtmlClass: 'math', ignoreHtmlClass: '.*'}};</script>
+<script defer src="_static/mathjax/tex-chtml.js"></script></head>
+<body><article id="top"><h1>A page</h1><p>Prose, <a href="#top">a link</a> and
+<a href="#mjx-eqn:GD.1">another</a>.</p><div class="math">\[x = y \tag{GD.1}\]</div>
+<img alt="a drop" src="_static/drop.svg"></article></body></html>"""
+SPOILT = {
+    "formulas": [
+        r'<div class="math">\[ \frac{1 \]</div>',
+        r'<div class="math">\[ \nosuchmacro \]</div>',
+        r'<div class="math">\[ \eqref{nowhere} \]</div>',
+        '<div class="math">x</div>',
+        "<p>$$ x $$</p>",
+    ],
+    "console": ["<script>undefinedFunction()</script>", "<script src='missing.js'></script>"],
+    "third parties": ['<script src="http://localhost:9/x.js"></script>'],
+    "images": [
+        '<img src="_static/drop.svg">',
+        '<img alt="../x.png" src="_static/drop.svg">',
+        '<img alt="a drop" src="missing.svg">',
+    ],
+    "links": [
+        '<a href="missing.html">x</a>',
+        '<a href="#missing">x</a>',
+        '<a href="#mjx-eqn:GD.2">x</a>',
+        '<a href="other.html#missing">x</a>',
+    ],
+    "width": ['<div style="width: 900px">x</div>'],
+    "light": ['<p style="color: #ddd; background: #fff">pale</p>'],
+    "dark": ['<p style="color: #222; background: #111">murky</p>', '<input type="text">'],
+}
+
+
+@pytest.fixture(scope="module")
+def made(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "_static").mkdir()
+    (folder / "_static" / "mathjax").symlink_to(HTML / "_static" / "mathjax")
+    drop = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle r="4"/></svg>'
+    (folder / "_static" / "drop.svg").write_text(drop)
+    (folder / "favicon.ico").touch()
+    (folder / "other.html").write_text(GOOD)
+    site = Site(browser, folder)
+    yield site
+    site.close()
+
+
+def faults(site: Site, check: str, spoilt: str) -> list[str]:
+    page = GOOD.replace("</article>", spoilt + "</article>")
+    name = f"{zlib.crc32(page.encode())}.html"  # a name of its own, so that no cache answers for it
+    (site.folder / name).write_text(page)
+    visit = site.open(name)
+    found = CHECKS[check](visit)
+    visit.page.close()
+    return found
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_good_page_passes(made: Site, check: str) -> None:
+    assert faults(made, check, "") == []
+
+
+@pytest.mark.parametrize(("check", "spoilt"), [(check, html) for check, pages in SPOILT.items() for html in pages])
+def test_the_check_bites(made: Site, check: str, spoilt: str) -> None:
+    assert faults(made, check, spoilt) != []
+
+
+def test_every_check_is_shown_to_bite() -> None:
+    assert set(SPOILT) == set(CHECKS)

@@ -1,0 +1,101 @@
+"""What must agree between files: the address, the version, the names, the dependencies."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mtl_ref
+
+ROOT = Path(__file__).parents[1]
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+ADDRESS = CONFIG["repository"]["url"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+OURS = [
+    *ROOT.glob("*.*"),
+    *(p for f in ("book", "mtl_ref", "notebooks", "tests", ".github") for p in (ROOT / f).rglob("*")),
+    *(ROOT / name for name in ("Makefile", "LICENSE", "LICENSE-text", ".ci/run")),
+]
+TEXTS = {
+    str(p.relative_to(ROOT)): p.read_text()
+    for p in OURS
+    if p.suffix in {"", ".py", ".md", ".ipynb", ".toml", ".txt", ".yml", ".cff", ".bib", ".css"}
+    if p.is_file() and "__pycache__" not in p.parts
+}
+
+
+def test_every_mention_of_the_address_is_the_configured_one() -> None:
+    assert PROJECT["urls"]["Repository"] == ADDRESS
+    assert CITATION["repository-code"] == ADDRESS
+    assert f"pip install git+{ADDRESS}\n" in TEXTS["README.md"]
+    for name, text in TEXTS.items():
+        for installed in re.findall(r"git\+(https?://[^\s'\"\\`)]+)", text):
+            assert installed == ADDRESS or name.startswith("tests/"), name
+
+
+def test_readme_links_every_chapter_to_colab() -> None:
+    slug, branch = ADDRESS.removeprefix("https://github.com/"), CONFIG["repository"]["branch"]
+    colab = f"https://colab.research.google.com/github/{slug}/blob/{branch}/"
+    chapters = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    links = re.findall(r"https://colab\.research\.google\.com/[^\s)]+", TEXTS["README.md"])
+    assert set(links) == {colab + chapter for chapter in chapters}
+    assert chapters <= set(re.findall(r"\]\((notebooks/[^)]+)\)", TEXTS["README.md"]))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_files_that_a_page_links_to_exist(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", TEXTS[page])
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_versions_agree() -> None:
+    latest = re.search(r"^## (\S+)", TEXTS["book/changelog.md"], flags=re.M)
+    assert latest is not None
+    assert {mtl_ref.__version__, CITATION["version"], latest[1]} == {PROJECT["version"]}
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[<>=!~\[; ]", requirement.strip(), maxsplit=1)[0].lower()
+
+
+def requirements() -> set[str]:
+    lines = TEXTS["requirements.txt"].splitlines() + PROJECT["dependencies"]
+    return {name_of(line) for line in lines if line and not line.startswith(("#", "-e ."))}
+
+
+def test_every_dependency_has_a_tested_version_and_a_reason() -> None:
+    lines = [line for line in TEXTS["constraints.txt"].splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    assert requirements() <= {name_of(line) for line in lines}
+    reasons = re.findall(r"^- `([\w.-]+)`: \w", TEXTS["CONTRIBUTING.md"], flags=re.M)
+    assert set(reasons) == requirements()
+
+
+def test_workflows_run_the_oldest_supported_python() -> None:
+    pythons = yaml.safe_load(TEXTS[".github/workflows/ci.yml"])["jobs"]["test"]["strategy"]["matrix"]
+    assert pythons["python"][0] == PROJECT["requires-python"].removeprefix(">=")
+
+
+def test_ci_runs_both_commands() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert {"make test", "make book"} <= set(TEXTS[".ci/run"].splitlines())
+
+
+def test_nothing_depends_on_one_machine() -> None:
+    path = re.compile(
+        r"/(?:home|root|Users|work|farm)/|--(?:extra-)?index-url|--find-links|pypi\.org|pythonhosted"
+    )
+    found = {name: path.findall(text) for name, text in TEXTS.items() if not name.startswith("tests/")}
+    assert {name: paths for name, paths in found.items() if paths} == {}
+
+
+def test_every_public_name_is_on_the_api_page() -> None:
+    page = TEXTS["book/api.md"]
+    documented = re.findall(r"^\.\. auto\w+:: mtl_ref\.([\w.]+)", page, flags=re.M)
+    assert sorted(set(documented)) == sorted(documented)
+    assert set(mtl_ref.__all__) <= set(documented)
+    assert {f"problems.{name}" for name in mtl_ref.problems.__all__} <= set(documented)
