@@ -53,7 +53,7 @@ def comparison(results: Mapping[str, Sequence[Mapping[str, float]]], metric: str
         ax.plot(values, [row] * len(values), "o", color=COLOURS[0], alpha=0.4, markersize=4)
         ax.errorbar(mean, row, xerr=half, fmt="D", color=COLOURS[1], capsize=4, label=name)
     ax.set(xlabel=f"test {metric}", yticks=range(len(results)), yticklabels=list(results))
-    ax.invert_yaxis()
+    ax.set_ylim(len(results) - 0.5, -0.5)  # the first method on top, also on axes that share y
     return ax
 
 
