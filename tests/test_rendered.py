@@ -163,6 +163,11 @@ def sideways_scrolling(visit: Visit) -> list[str]:
              return true;
            }).slice(0, 3).map(e => e.outerHTML.slice(0, 100))"""
     )
+    wide += visit.js(
+        """() => [...document.querySelectorAll('article :is(mjx-container[display], div, pre, table, img)')]
+             .filter(e => e.getBoundingClientRect().left < -1).slice(0, 3)
+             .map(e => 'out of reach on the left: ' + e.outerHTML.slice(0, 100))"""
+    )
     visit.page.set_viewport_size(DESKTOP)
     return wide + ([f"the page is {width} pixels wide"] if width > PHONE["width"] else [])
 
@@ -271,7 +276,11 @@ SPOILT = {
         '<a href="#mjx-eqn:GD.2">x</a>',
         '<a href="other.html#missing">x</a>',
     ],
-    "width": ['<div style="width: 900px">x</div>'],
+    "width": [
+        '<div style="width: 900px">x</div>',
+        '<div style="display: flex; flex-direction: row-reverse; overflow: auto">'
+        '<div style="min-width: 900px">x</div></div>',
+    ],
     "light": ['<p style="color: #ddd; background: #fff">pale</p>'],
     "dark": ['<p style="color: #222; background: #111">murky</p>', '<input type="text">'],
 }
