@@ -21,10 +21,9 @@ def min_norm_two(M: Tensor) -> Tensor:
         ValueError: M is not a finite matrix of shape (2, 2).
     """
     M = check_gram(M, 2)
-    between = M[1, 1] - M[0, 1]  # ⟨g₂ − g₁, g₂⟩
+    toward = torch.stack([M[1, 1] - M[0, 1], M[0, 0] - M[0, 1]])  # ⟨g₂ − g₁, g₂⟩ and ⟨g₁ − g₂, g₁⟩
     distance = M[0, 0] + M[1, 1] - 2 * M[0, 1]  # ‖g₁ − g₂‖²
-    alpha = (between / distance).clamp(0, 1) if distance > 0 else torch.full_like(distance, 0.5)  # (MN.1)
-    return torch.stack([alpha, 1 - alpha])
+    return (toward / distance).clamp(0, 1) if distance > 0 else torch.full_like(toward, 0.5)  # (MN.1)
 
 
 def frank_wolfe(M: Tensor, iterations: int = 250, tolerance: float = 1e-8) -> Tensor:
