@@ -11,8 +11,10 @@ optimizer.step()
 
 from mtl_ref import metrics, page, plotting, problems
 from mtl_ref.balancer import GradientBalancer, LossBalancer
+from mtl_ref.gradnorm import GradientNormalization, GradNorm
 from mtl_ref.mgda import MGDA
 from mtl_ref.min_norm import duality_gap, frank_wolfe, min_norm, min_norm_two
+from mtl_ref.pcgrad import PCGrad
 from mtl_ref.scaling import (
     GeometricMean,
     InitialLossScaling,
@@ -57,6 +59,11 @@ __all__ = [
     "frank_wolfe",
     "min_norm",
     "MGDA",
+    # chapter 5
+    "PCGrad",
+    # chapter 4
+    "GradientNormalization",
+    "GradNorm",
     # learning, judging and showing
     "train",
     "History",

@@ -7,7 +7,8 @@ A gradient method sees the T gradients as the rows of one matrix J, and mostly n
 Gram matrix M = J Jᵀ: it defines `task_weights`, the α of the direction d = Jᵀ α.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class LossBalancer(Balancer):
             ValueError: the losses are not finite floating-point numbers of shape (T,) on a graph, or break
                 a condition of the method. Nothing has been changed by then.
         """
+        check_losses(losses)
         check_on_graph(losses)
         total = self(losses)
         (weights,) = torch.autograd.grad(total, losses, retain_graph=True)
@@ -119,8 +121,9 @@ class GradientBalancer(Balancer):
         Args:
             losses: the task losses, shape (T,), on the graph.
             shared: the shared parameters. Their T gradients are found by T backward passes and combined.
-            features: the shared representation Z, one tensor or several on the graph. The gradients with
-                respect to Z are combined instead, and the result goes back through the encoder once.
+            features: the shared representation Z: all that the heads take from the encoder, one tensor or
+                several, none computed from another. The gradients with respect to Z are combined instead, and
+                the result goes back through the encoder once.
 
         Returns:
             The task weights α of the direction, shape (T,), or None if it is no weighted sum.
@@ -128,26 +131,17 @@ class GradientBalancer(Balancer):
         Raises:
             ValueError: the losses are not finite floating-point numbers of shape (T,) on a graph, or break a
                 condition of the method; both or neither of `shared` and `features` are given; none of the shared
-                parameters requires a gradient. Nothing has been changed by then.
+                parameters requires a gradient; the features do not separate the heads from the encoder.
+                Nothing has been changed by then.
         """
-        check_on_graph(losses)
         self.check(losses)
-        if (shared is None) == (features is None):
-            given = "neither" if shared is None else "both"
-            raise ValueError(f"give exactly one of shared=parameters and features=representation, not {given}.")
-        if shared is not None:
-            inputs = [p for p in dict.fromkeys(shared) if p.requires_grad]
-        else:
-            inputs = [features] if isinstance(features, Tensor) else list(features or [])
-            inputs = [z for z in inputs if z.requires_grad]
-        if not inputs:
-            raise ValueError(
-                f"no tensor in {'shared' if shared is not None else 'features'} requires a gradient, so there is "
-                "nothing to combine. It may be empty, frozen, already used up (an iterator), or detached."
-            )
+        check_on_graph(losses)
+        inputs = what_to_combine(shared, features)
+        if shared is None:
+            check_separates(inputs, losses)
         J = task_gradients(losses, inputs)  # (T, P)
         d, weights = self.combine(J, losses)
-        pieces = [piece.view_as(x) for piece, x in zip(split_like(d, inputs), inputs, strict=True)]
+        pieces = [piece.view_as(x).to(x.dtype) for piece, x in zip(split_like(d, inputs), inputs, strict=True)]
         if shared is not None:
             for parameter, piece in zip(inputs, pieces, strict=True):
                 add_to_grad(parameter, piece)
@@ -156,25 +150,58 @@ class GradientBalancer(Balancer):
         return weights
 
 
+def what_to_combine(shared: Iterable[Tensor] | None, features: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
+    """The tensors, of exactly one of the two arguments, whose T gradients are combined; each once."""
+    if (shared is None) == (features is None):
+        given = "neither" if shared is None else "both"
+        raise ValueError(f"give exactly one of shared=parameters and features=representation, not {given}.")
+    name, tensors = ("features", features) if shared is None else ("shared", shared)
+    inputs = [tensors] if isinstance(tensors, Tensor) else list(dict.fromkeys(tensors or []))
+    inputs = [x for x in inputs if x.requires_grad]
+    if not inputs:
+        raise ValueError(
+            f"no tensor in {name} requires a gradient, so there is nothing to combine. It may be empty, frozen, "
+            "already used up (an iterator), or detached."
+        )
+    return inputs
+
+
+def check_separates(features: Sequence[Tensor], losses: Tensor) -> None:
+    """Raise a ValueError if a gradient would reach the encoder twice: through a feature, and past it."""
+    ends = {z.grad_fn for z in features if z.grad_fn is not None}
+    encoder = set(nodes_behind(parent for end in ends for parent in parents(end)))
+    heads = set(nodes_behind([losses.grad_fn] if losses.grad_fn is not None else [], ends))
+    if encoder & (ends | heads):
+        raise ValueError(
+            "the features do not separate the heads from the encoder: a head, or another feature, uses it "
+            "past them, so that gradients would count twice. Use shared=parameters instead."
+        )
+
+
 def task_gradients(losses: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     """The T gradients with respect to the inputs, rows of one matrix J of shape (T, P).
 
     On the way, every parameter that a loss reaches without passing through the inputs receives its gradient.
-    A task that does not use an input has a gradient of zero there.
+    A task that does not use an input has a gradient of zero there. Like `Tensor.backward`, the last pass frees
+    the graph that it goes through.
     """
-    J = inputs[0].new_zeros(len(losses), sum(x.numel() for x in inputs))  # (T, P)
+    dtype = reduce(torch.promote_types, (x.dtype for x in inputs))
+    J = inputs[0].new_zeros(len(losses), sum(x.numel() for x in inputs), dtype=dtype)  # (T, P)
     one = torch.ones_like(losses[0])
-    for row, loss in zip(J, loss_edges(losses), strict=True):
+    edges = loss_edges(losses)
+    for task, (row, loss) in enumerate(zip(J, edges, strict=True)):
         if loss is None:  # a constant: its row stays zero
             continue
         own = own_parameters(loss.node, inputs)
-        found = torch.autograd.grad(loss, [*inputs, *own], one, retain_graph=True, allow_unused=True)
+        keep = task + 1 < len(edges)
+        found = torch.autograd.grad(loss, [*inputs, *own], one, retain_graph=keep, allow_unused=True)
         for entries, gradient in zip(split_like(row, inputs), found, strict=False):
             if gradient is not None:
-                entries.copy_(gradient.reshape(-1))
+                entries.copy_(gradient.to_dense().reshape(-1))
         for parameter, gradient in zip(own, found[len(inputs) :], strict=True):
             if gradient is not None:
-                add_to_grad(parameter, gradient)
+                add_to_grad(parameter, gradient.clone())  # autograd may give one tensor to two parameters
+        del found, gradient  # before the next pass makes its own
     return J
 
 
@@ -185,7 +212,7 @@ def loss_edges(losses: Tensor) -> list[GradientEdge | None]:
     heads of all the other tasks.
     """
     stack = losses.grad_fn
-    if stack is not None and stack.name() == "StackBackward0":
+    if stack is not None and type(stack).__name__ == "StackBackward0":
         return [None if node is None else GradientEdge(node, number) for node, number in stack.next_functions]
     return [get_gradient_edge(loss) for loss in losses]
 
@@ -193,19 +220,26 @@ def loss_edges(losses: Tensor) -> list[GradientEdge | None]:
 def own_parameters(loss: Node, inputs: Sequence[Tensor]) -> list[Tensor]:
     """The leaves of a loss's graph that are reached without passing through the inputs."""
     shared = {id(x) for x in inputs}
-    seen = {x.grad_fn for x in inputs if x.grad_fn is not None}
-    own: list[Tensor] = []
-    nodes = [loss]
+    stop = {x.grad_fn for x in inputs if x.grad_fn is not None}
+    leaves = [node for node in nodes_behind([loss], stop) if type(node).__name__ == "AccumulateGrad"]
+    return [leaf.variable for leaf in leaves if id(leaf.variable) not in shared]  # type: ignore[attr-defined]
+
+
+def nodes_behind(start: Iterable[Node], stop: Iterable[Node] = ()) -> Iterator[Node]:
+    """Each node of the graph from `start` back to the leaves, once; without those of `stop` and behind them."""
+    seen = set(stop)
+    nodes = list(start)
     while nodes:
         node = nodes.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)  # of an AccumulateGrad node
-        if leaf is not None and id(leaf) not in shared:
-            own.append(leaf)
-        nodes.extend(parent for parent, _ in node.next_functions if parent is not None)
-    return own
+        if node not in seen:
+            seen.add(node)
+            yield node
+            nodes.extend(parents(node))
+
+
+def parents(node: Node) -> list[Node]:
+    """The nodes that a node of the graph passes its gradients on to."""
+    return [parent for parent, _ in node.next_functions if parent is not None]
 
 
 def split_like(vector: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -218,11 +252,15 @@ def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
-def gram(J: Tensor, columns: int = 2**16) -> Tensor:
-    """The Gram matrix J Jᵀ of T gradients, shape (T, T), summed in float64 a block of columns at a time."""
+def gram(J: Tensor, columns: int = 2**14) -> Tensor:
+    """The Gram matrix J Jᵀ of T gradients, shape (T, T), in float64, a block of columns at a time.
+
+    In float32, M of dependent gradients would have negative eigenvalues, and solvers would not settle.
+    """
     M = torch.zeros(len(J), len(J), dtype=torch.float64, device=J.device)
     for block in torch.split(J, columns, dim=1):
-        M += block.double() @ block.double().T
+        block = block.double()  # (T, columns)
+        M += block @ block.T
     return M
 
 

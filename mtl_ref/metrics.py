@@ -8,14 +8,16 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from mtl_ref.balancer import gram
+
 Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]]
 
 
 def delta_m(results: Numbers, baseline: Numbers, higher_is_better: Sequence[bool]) -> float:
     """The mean relative loss against a baseline, in percent; negative is better than the baseline.
 
-    Δm = 100/K Σₖ (−1)^δₖ (Mₖ − Bₖ)/Bₖ, where δₖ = 1 if a higher Mₖ is better (Maninis et al. 2019). Some papers
-    print the opposite sign.
+    Δm = 100/K Σₖ (−1)^δₖ (Mₖ − Bₖ)/abs(Bₖ), where δₖ = 1 if a higher Mₖ is better. Some papers print the opposite
+    sign, so that positive is better.
 
     Args:
         results: the K metrics of a method, shape (K,).
@@ -75,6 +77,32 @@ def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tu
         raise ValueError("an interval needs at least 2 values, one a seed, but got 1.")
     quantile = stats.t.ppf((1 + confidence) / 2, len(v) - 1)
     return v.mean().item(), float(quantile * v.std() / len(v) ** 0.5)
+
+
+def conflict(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """How the gradients of T tasks disagree: their cosines and their magnitude similarities (Yu et al. 2020).
+
+    Tasks i and j conflict where cos φᵢⱼ < 0. The magnitude similarity is 1 for gradients of one length and near 0
+    where one dwarfs the other. A gradient of zero has no direction, and its cosines are 0.
+
+    Args:
+        gradients: one row a task, shape (T, P).
+
+    Returns:
+        cos φ and Φ, both of shape (T, T), float64.
+    """
+    if gradients.ndim != 2 or gradients.numel() == 0 or not gradients.is_floating_point():
+        raise ValueError(
+            "gradients must be a floating-point tensor of shape (T, P), one row per task, but has shape "
+            f"{tuple(gradients.shape)} and type {gradients.dtype}."
+        )
+    M = gram(gradients.detach())  # (T, T)
+    squares = M.diagonal()
+    products = torch.outer(squares.sqrt(), squares.sqrt())  # ‖gᵢ‖ ‖gⱼ‖
+    cosine = torch.where(products > 0, M / products, 0.0)  # (CF.1)
+    sums = squares + squares.unsqueeze(1)
+    similarity = torch.where(sums > 0, 2 * products / sums, 1.0)  # (CF.2)
+    return cosine.clamp(-1, 1), similarity
 
 
 def _floats(values: Numbers, ndim: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer, check_losses
-from mtl_ref.min_norm import min_norm
+from mtl_ref.min_norm import min_norm, min_norm_two
 
 NORMALIZERS = ("none", "l2", "loss", "loss+")
 
@@ -25,10 +25,13 @@ class MGDA(GradientBalancer):
         solver: from the Gram matrix (T, T) to the weights (T,): `min_norm`, `frank_wolfe` or `min_norm_two`.
         normalize: the scale sᵢ: "none" is 1, "l2" is 1/‖gᵢ‖, "loss" is 1/Lᵢ, "loss+" is 1/(Lᵢ ‖gᵢ‖). Sener and
             Koltun's code finds α from the scaled gradients but applies it to the losses as they are; here it
-            applies to the gradients that it was found for, so that d is a common descent direction.
+            applies to the gradients that it was found for, so that d is a common descent direction. Except
+            with "none", d stays as it is when all losses are multiplied by one factor; "loss+" divides it by
+            the factor. A GradScaler multiplies the losses and divides the gradients: it fits "none" only.
 
     Raises:
-        ValueError: normalize is none of the four. In use: a loss is not positive with "loss" or "loss+".
+        ValueError: normalize is none of the four. In use: a loss is not positive with "loss" or "loss+", or
+            there are not two tasks with `min_norm_two`.
     """
 
     def __init__(self, solver: Callable[[Tensor], Tensor] = min_norm, normalize: str = "none") -> None:
@@ -39,7 +42,8 @@ class MGDA(GradientBalancer):
         self.normalize = normalize
 
     def check(self, losses: Tensor) -> None:
-        check_losses(losses, positive="loss" in self.normalize)
+        num_tasks = 2 if self.solver is min_norm_two else None
+        check_losses(losses, num_tasks, positive="loss" in self.normalize)
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         s = self.scale(M, losses)  # (T,)
@@ -55,7 +59,7 @@ class MGDA(GradientBalancer):
         if self.normalize in ("loss", "loss+"):
             if losses is None:
                 raise ValueError(f"normalize={self.normalize!r} needs the losses: call with (gradients, losses).")
-            self.check(losses)
+            check_losses(losses, num_tasks=len(M), positive=True)
             s = s / losses  # (MG.4)
         return s
 

@@ -11,11 +11,11 @@ from mtl_ref.balancer import GradientBalancer
 
 
 class PCGrad(GradientBalancer):
-    """d = Σᵢ gᵢᴾᶜ, where each gᵢ is projected, in a random order, on the normal planes of those gⱼ it conflicts with.
+    """d = Σᵢ gᵢᴾᶜ: each gᵢ loses, in a random order of the other tasks, what conflicts with their gⱼ.
 
     This is the paper's form: a gradient is not projected on itself, the projected gradients are summed, and the
-    tasks' own parameters keep their gradients. LibMTL, nash-mtl and the authors' TensorFlow code let j = i take part;
-    WeiChengTseng's Pytorch-PCGrad does so too, averages, and projects the heads along with the rest.
+    tasks' own parameters keep their gradients. LibMTL, nash-mtl and the authors' TensorFlow code let j = i take
+    part; WeiChengTseng's Pytorch-PCGrad does so too, averages, and projects the heads along with the rest.
 
     A gradient of zero conflicts with nothing, and adds nothing.
 

@@ -1,7 +1,22 @@
-"""Problems small enough to solve on paper, in float64: each is one function that draws its data."""
+"""Problems small enough to solve on paper, or to look at, in float64. The larger ones have files of their own."""
 
 import torch
 from torch import Tensor
+
+from mtl_ref.problems.toy_fonseca import fonseca, fonseca_front, fonseca_optima
+from mtl_ref.problems.toy_gradnorm import GradNormToy
+from mtl_ref.problems.toy_landscapes import cagrad_landscape, pcgrad_landscape, trajectories
+
+__all__ = [
+    "GradNormToy",
+    "cagrad_landscape",
+    "fonseca",
+    "fonseca_front",
+    "fonseca_optima",
+    "kendall_lines",
+    "pcgrad_landscape",
+    "trajectories",
+]
 
 KENDALL_SIGMAS = (10.0, 1.0)  # the noise of Kendall's two lines
 

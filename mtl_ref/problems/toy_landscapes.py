@@ -1,4 +1,4 @@
-"""Two losses over the plane, drawn so that plain gradient descent fails: PCGrad's landscape, and CAGrad's (chapter 5).
+"""Two losses over the plane, made to be hard for plain gradient descent: PCGrad's and CAGrad's (chapter 5).
 
 Sources: Yu et al., NeurIPS 2020, Appendix D; Liu et al., "Conflict-Averse Gradient Descent", NeurIPS 2021, and its
 released code. Nash-MTL and FAMO use the second one too.
@@ -15,11 +15,13 @@ PCGRAD_START = (0.5, -3.0)
 CAGRAD_STARTS = ((-8.5, 7.5), (-8.5, -5.0), (9.0, 9.0))
 FLOOR = 5e-6  # of what the logarithms see
 
+Landscape = Callable[[Tensor], Tensor]
+
 
 def pcgrad_landscape(theta: Tensor) -> Tensor:
     """Two curved valleys, one steep and one steeper, which cross.
 
-    L₁ = 20 log max(|½θ₁ + tanh θ₂|, 5e-6) and L₂ = 25 log max(|½θ₁ − tanh θ₂ + 2|, 5e-6).
+    L₁ = 20 log max(abs(½θ₁ + tanh θ₂), 5e-6) and L₂ = 25 log max(abs(½θ₁ − tanh θ₂ + 2), 5e-6).
 
     Args:
         theta: points, shape (..., 2).
@@ -37,7 +39,7 @@ def cagrad_landscape(theta: Tensor) -> Tensor:
     """Logarithmic valleys in the upper half of the plane, two bowls in the lower half.
 
     Lᵢ = c fᵢ + c' hᵢ with c = max(tanh ½θ₂, 0), c' = max(−tanh ½θ₂, 0),
-    f₁ = log max(|−½(θ₁ + 7) + tanh θ₂|, 5e-6) + 6, f₂ = log max(|½(3 − θ₁) − tanh θ₂ + 2|, 5e-6) + 6 and
+    f₁ = log max(abs(−½(θ₁ + 7) + tanh θ₂), 5e-6) + 6, f₂ = log max(abs(½(3 − θ₁) − tanh θ₂ + 2), 5e-6) + 6 and
     h₁,₂ = ((θ₁ ∓ 7)² + (θ₂ + 8)²/10)/10 − 20. CAGrad's and FAMO's papers print the tanh of f₂ with the other
     sign; their code, and their figures, have this one.
 
@@ -56,34 +58,55 @@ def cagrad_landscape(theta: Tensor) -> Tensor:
 
 
 def log_distance(u: Tensor) -> Tensor:
-    """The logarithm log max(|u|, 5e-6)."""
+    """The logarithm log max(abs(u), 5e-6)."""
     return u.abs().clamp(min=FLOOR).log()
 
 
-def gradients(landscape: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
-    """The two gradients at each of the points (..., 2): shape (..., 2, 2), one row a task."""
-    points = theta.detach().clone().requires_grad_()
-    losses = landscape(points)
-    rows = [torch.autograd.grad(loss.sum(), points, retain_graph=True)[0] for loss in losses.unbind(-1)]
-    return torch.stack(rows, -2)
-
-
-def trajectory(
-    landscape: Callable[[Tensor], Tensor],
+def trajectories(
+    landscape: Landscape,
     balancer: LossBalancer | GradientBalancer,
-    start: Sequence[float],
+    starts: Tensor | Sequence[Sequence[float]],
     *,
     steps: int,
     lr: float,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> Tensor:
-    """The points that a method visits from one start, shape (steps + 1, 2), float64."""
-    theta = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
-    update = optimizer([theta, *balancer.parameters()], lr=lr)
-    points = [theta.detach().clone()]
+    """The points that a method without state of its own visits from N starts, each for itself.
+
+    Args:
+        landscape: maps points (..., 2) to losses (..., 2).
+        balancer: the method.
+        starts: the first points, shape (N, 2).
+        steps: of the optimiser.
+        lr: the learning rate.
+        optimizer: called as `optimizer([theta], lr=lr)`; it must treat coordinates one by one, as Adam does.
+
+    Returns:
+        Shape (N, steps + 1, 2), float64.
+    """
+    theta = torch.nn.Parameter(torch.as_tensor(starts, dtype=torch.float64).clone())  # (N, 2)
+    update = optimizer([theta], lr=lr)
+    visited = [theta.detach().clone()]
     for _ in range(steps):
-        update.zero_grad()
-        balancer.backward(landscape(theta), shared=[theta])
+        losses, J = gradients(landscape, theta)
+        theta.grad = torch.stack([direction(balancer, *pair) for pair in zip(J, losses, strict=True)])
         update.step()
-        points.append(theta.detach().clone())
-    return torch.stack(points)
+        visited.append(theta.detach().clone())
+    return torch.stack(visited, 1)
+
+
+def gradients(landscape: Landscape, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses of N points (N, 2), shape (N, 2), and their gradients, a row a task, shape (N, 2, 2)."""
+    points = theta.detach().clone().requires_grad_()
+    losses = landscape(points)
+    rows = [torch.autograd.grad(loss.sum(), points, retain_graph=True)[0] for loss in losses.unbind(-1)]
+    return losses.detach(), torch.stack(rows, -2)
+
+
+def direction(balancer: LossBalancer | GradientBalancer, J: Tensor, losses: Tensor) -> Tensor:
+    """What a method subtracts, shape (P,), given T gradients (T, P) and losses (T,)."""
+    if isinstance(balancer, GradientBalancer):
+        return balancer.combine(J, losses)[0]
+    losses = losses.clone().requires_grad_()
+    (weights,) = torch.autograd.grad(balancer(losses), losses)
+    return weights @ J

@@ -1,0 +1,188 @@
+"""Weighing tasks by the lengths of their gradients: plain normalisation, and GradNorm (chapter 4).
+
+Source: Chen, Badrinarayanan, Lee and Rabinovich, "GradNorm", ICML 2018, arXiv 1711.02257.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtl_ref.balancer import (
+    Balancer,
+    GradientBalancer,
+    LossBalancer,
+    check_losses,
+    check_on_graph,
+    loss_edges,
+    what_to_combine,
+)
+
+
+class RateTerm(Balancer):
+    """rᵢ^α: above 1 for a task that learns more slowly than the others, below 1 for one that is ahead.
+
+    The initial losses Lᵢ(0) are those of the first call. They are part of `state_dict`, so that a resumed run
+    keeps them. With α = 0 nothing is measured and every task has 1.
+
+    Args:
+        alpha: the exponent α ≥ 0.
+    """
+
+    initial: Tensor
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        if not (math.isfinite(alpha) and alpha >= 0):
+            raise ValueError(f"alpha is {alpha}, but must be a finite number that is not negative.")
+        self.alpha = alpha
+        self.register_buffer("initial", torch.empty(0, dtype=torch.float64))
+
+    def check(self, losses: Tensor) -> None:
+        """Raise a ValueError for losses without a rate: L(0) ≤ 0, L < 0, or another number of tasks."""
+        if self.alpha == 0:
+            return
+        first = len(self.initial) == 0
+        check_losses(losses, None if first else len(self.initial), positive=first)
+        if (losses < 0).any():
+            task = int((losses < 0).nonzero()[0])
+            raise ValueError(
+                f"the loss of task {task} (counting from 0) is {losses[task].item()}, but must not be negative: "
+                "its rate of training is L / L(0). Use alpha=0 for losses that can be negative."
+            )
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """The T factors rᵢ^α, shape (T,), from the losses, shape (T,)."""
+        self.check(losses)
+        if self.alpha == 0:
+            return torch.ones_like(losses)
+        if len(self.initial) == 0:
+            self.initial = losses.detach().double().clone()
+        ratio = losses / self.initial  # (GN.2)  (T,)
+        r = ratio / ratio.mean().clamp(min=torch.finfo(ratio.dtype).tiny)  # (GN.3)  (T,)
+        return r**self.alpha
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class GradientNormalization(GradientBalancer):
+    """Σ rᵢ^α gᵢ / ‖gᵢ‖: every gradient has length one, or rᵢ^α if the rates of training are to count.
+
+    Plain normalisation, α = 0, is often credited to GradNorm, which learns weights instead. With α > 0 the
+    weights are those that the blog behind this book proposes and had not tried.
+
+    A task whose gradient is zero has no direction to normalise: its weight is 0. The length of the direction
+    does not fall near a minimum, so with plain gradient descent the learning rate must.
+
+    Args:
+        alpha: the exponent α ≥ 0 of the rate term. With α > 0 all losses must start positive and stay ≥ 0.
+
+    Raises:
+        ValueError: alpha is negative or not finite.
+    """
+
+    def __init__(self, alpha: float = 0.0) -> None:
+        super().__init__()
+        self.rate = RateTerm(alpha)
+
+    def check(self, losses: Tensor) -> None:
+        super().check(losses)
+        self.rate.check(losses)
+
+    def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
+        norms = M.diagonal().sqrt()  # (GN.1)  (T,)
+        if losses is None:
+            if self.rate.alpha != 0:
+                raise ValueError(f"alpha is {self.rate.alpha}, so the rates of training count: give the losses.")
+            losses = torch.ones_like(norms)
+        check_losses(losses, num_tasks=len(M))
+        w = self.rate(losses) / norms  # (GN.4)  (T,)
+        return torch.where(norms > 0, w, 0.0)
+
+
+class GradNorm(LossBalancer):
+    """Σ wᵢ Lᵢ with weights that are learned until ‖∇_W wᵢ Lᵢ‖ = Ḡ rᵢ^α (Chen et al. 2018, Algorithm 1).
+
+    Each call of `backward` measures the T norms on the parameters given as `shared` (the paper: W, the last
+    shared layer) or, if `features` are given instead, on the representation. It leaves the gradients of Σ wᵢ Lᵢ
+    on the model, and then updates w by itself: w is no parameter for the optimiser.
+
+    The paper updates w by Adam at a learning rate of .025, reports that any optimiser does, and does not say
+    what keeps w positive. Here each step is a factor e^±lr, by the sign of the derivative: Adam without its
+    memory, and relative to w. Weights stay positive, and neither the scale of the losses nor their norms of
+    long ago matter.
+
+    A task with zero gradient has no norm to balance: it does not enter the mean Ḡ, and its weight changes only
+    with the common factor that restores Σ wᵢ = T. Where a norm is not finite, w stays as it is.
+
+    Args:
+        num_tasks: the number of tasks T.
+        alpha: the exponent α ≥ 0 of the rate term: how strongly tasks are held to one rate of training. With
+            α > 0 all losses must start positive and stay ≥ 0.
+        lr: the step of log w, η > 0.
+
+    Attributes:
+        weights: w, shape (T,), float64; they start at 1 and sum to T.
+
+    Raises:
+        ValueError: num_tasks < 1, alpha is negative, lr is not positive, or one of them is not finite.
+    """
+
+    weights: Tensor
+
+    def __init__(self, num_tasks: int, alpha: float = 1.5, lr: float = 0.025) -> None:
+        super().__init__()
+        if num_tasks < 1:
+            raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
+        if not (math.isfinite(lr) and lr > 0):
+            raise ValueError(f"lr is {lr}, but must be a finite positive number.")
+        self.lr = lr
+        self.rate = RateTerm(alpha)
+        self.register_buffer("weights", torch.ones(num_tasks, dtype=torch.float64))
+
+    def forward(self, losses: Tensor) -> Tensor:
+        check_losses(losses, num_tasks=len(self.weights))
+        return (self.weights.to(losses) * losses).sum()  # (GN.5)
+
+    def backward(
+        self,
+        losses: Tensor,
+        *,
+        shared: Iterable[nn.Parameter] | None = None,
+        features: Tensor | Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        check_on_graph(losses)
+        check_losses(losses, num_tasks=len(self.weights))
+        self.rate.check(losses)
+        norms = gradient_norms(losses, what_to_combine(shared, features))  # (T,)
+        used = self.weights.to(losses)
+        self(losses).backward()
+        if norms.isfinite().all():
+            self.update(norms, losses.detach().double())
+        return used
+
+    def update(self, norms: Tensor, losses: Tensor) -> None:
+        """One step of w from the norms ‖∇_W Lᵢ‖ and the losses, shape (T,) each, float64."""
+        G = self.weights * norms  # (GN.6)  (T,)
+        G_bar = G.sum() / norms.count_nonzero().clamp(min=1)  # (GN.7)
+        target = G_bar * self.rate(losses)  # (GN.8)  (T,)
+        slope = norms * torch.sign(G - target)  # (GN.9)  (T,)
+        w = self.weights * torch.exp(-self.lr * torch.sign(slope))  # (GN.10)  (T,)
+        self.weights = w * len(w) / w.sum()  # (GN.11)
+
+    def extra_repr(self) -> str:
+        return f"num_tasks={len(self.weights)}, lr={self.lr}"
+
+
+def gradient_norms(losses: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """‖∇_W Lᵢ‖ for each of T losses, shape (T,), float64; no `.grad` is touched and the graph stays."""
+    norms = torch.zeros(len(losses), dtype=torch.float64, device=losses.device)
+    one = torch.ones_like(losses[0])
+    for task, loss in enumerate(loss_edges(losses)):
+        if loss is None:  # a constant: its gradient is zero
+            continue
+        found = torch.autograd.grad(loss, inputs, one, retain_graph=True, allow_unused=True)
+        norms[task] = sum(g.to_dense().double().square().sum() for g in found if g is not None) ** 0.5
+    return norms
