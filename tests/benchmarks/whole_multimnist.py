@@ -31,7 +31,10 @@ def main(folder: Path, epochs: int) -> None:
             checkpoint=folder / f"equal-{seed}.pt",
         )
         means.append(sum(history.result.values()) / len(history.result))
-        print(f"seed {seed}: {history.result}, epoch {history.best_epoch + 1}, {sum(history.seconds):.0f} s", flush=True)
+        print(
+            f"seed {seed}: {history.result}, epoch {history.best_epoch + 1}, {sum(history.seconds):.0f} s",
+            flush=True,
+        )
     mean, half = mtl.metrics.confidence_interval(means)
     print(f"mean test accuracy {mean:.4f} ± {half:.4f} (95 % interval over {len(SEEDS)} seeds)")
 
