@@ -55,7 +55,6 @@ class LossBalancer(Balancer):
             ValueError: the losses are not finite floating-point numbers of shape (T,) on a graph, or break
                 a condition of the method. Nothing has been changed by then.
         """
-        check_losses(losses)
         check_on_graph(losses)
         total = self(losses)
         (weights,) = torch.autograd.grad(total, losses, retain_graph=True)
@@ -291,8 +290,8 @@ def check_losses(losses: Tensor, num_tasks: int | None = None, positive: bool = 
 
 
 def check_on_graph(losses: Tensor) -> None:
-    """Raise a ValueError if no gradient can flow back from the losses."""
-    if not losses.requires_grad:
+    """Raise a ValueError if no gradient can flow back from the losses; `check_losses` says what else is wrong."""
+    if losses.is_floating_point() and not losses.requires_grad:
         raise ValueError(
             "losses are not on a graph, so there is nothing to differentiate. They may have been detached, "
             "turned into numbers, or computed under torch.no_grad()."

@@ -63,7 +63,7 @@ def min_norm(M: Tensor) -> Tensor:
 
     It works on unit gradients uᵢ = gᵢ/‖gᵢ‖ and y with yᵢ = αᵢ ‖gᵢ‖, so that gradients of very different length
     are treated with the same relative precision. Where the weights are not unique, as for equal gradients, they
-    are shared; where some gradient is zero, the zero gradients share all the weight.
+    are shared to about three digits; where some gradient is zero, the zero gradients share all the weight.
 
     Raises:
         ValueError: M is not a finite square matrix.
@@ -92,7 +92,7 @@ def _active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
             y = target
             slack = C @ y - (y @ C @ y) * b  # (MN.4)
             slack[support] = 0
-            if slack.min() >= -1e-12 * b.max():
+            if slack.min() >= -1e-12 * y.sum():
                 return y
             support[slack.argmin()] = True
         else:

@@ -20,6 +20,7 @@ TAG = re.compile(r"# .*?\(([A-Z]{2}\.\d+)\)")
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.MatMult: None}
 SIMPLE = (ast.Assign, ast.AugAssign, ast.Return, ast.If)
 COMPARISONS = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
+ALSO = {"min_norm": ["mgda"]}  # where a file's tests stand in two files
 NAMES = {"argmin": "argmax", "argmax": "argmin", "min": "max", "max": "min", "sum": "mean", "mean": "sum"}
 
 
@@ -100,11 +101,11 @@ def main(arguments: list[str]) -> int:
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "_build", ".*_cache"))
         for file in files:
             target = folder / file.relative_to(ROOT)
-            test = f"tests/test_{file.stem}.py"
+            tests = [f"tests/test_{name}.py" for name in (file.stem, *ALSO.get(file.stem, ()))]
             for tag, broken, source in mutants(file.read_text()):
                 chapter = next(p for p, text in chapters.items() if f"tag{{{tag}}}" in text)
                 target.write_text(source)
-                commands = {test: ["-m", "pytest", "-xq", "-p", "no:cacheprovider", test]}
+                commands = {" and ".join(tests): ["-m", "pytest", "-xq", "-p", "no:cacheprovider", *tests]}
                 if not tests_only:
                     commands[chapter.name] = ["book/run.py", f"notebooks/{chapter.name}"]
                 tried += 1
