@@ -215,9 +215,10 @@ class Checkpoint:
                 f"{self.path} is not a checkpoint of mtl_ref, or is damaged. Delete it or choose another file."
             ) from error
         for name, value in self.settings.items():
-            if saved[name] != value:
+            other = saved.get(name)
+            if other != value:
                 raise ValueError(
-                    f"{self.path} belongs to another run: its {name} is {saved[name]!r}, here it is {value!r}. "
+                    f"{self.path} belongs to another run: its {name} is {other!r}, here it is {value!r}. "
                     "Delete it or choose another file."
                 )
         for part, part_state in zip(self.parts, state["parts"], strict=True):

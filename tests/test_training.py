@@ -192,6 +192,16 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(problem, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_checkpoint_that_lacks_a_setting_is_refused(problem, tmp_path):
+    path = tmp_path / "run.pt"
+    mtl.train(problem, weighting(), epochs=1, device="cpu", checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    del state["settings"]["features"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="its features is None, here it is False"):
+        mtl.train(problem, weighting(), epochs=2, device="cpu", checkpoint=path)
+
+
 def test_fixed_weights_tell_checkpoints_apart(problem, tmp_path):
     path = tmp_path / "run.pt"
     mtl.train(problem, mtl.FixedWeighting([1.0, 2.0]), epochs=1, device="cpu", checkpoint=path)
