@@ -18,7 +18,7 @@ from mtl_ref.min_norm import check_gram
 Solver = Callable[[Tensor], Tensor]
 Vector = list[Fraction]
 
-generous = settings(deadline=None, max_examples=150)
+generous = settings(deadline=None, max_examples=150, derandomize=True)  # the same draws in every run
 two_or_more = pytest.mark.parametrize("solver", [mtl.min_norm, mtl.min_norm_two], ids=["min_norm", "two"])
 
 
