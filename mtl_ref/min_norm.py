@@ -63,7 +63,7 @@ def min_norm(M: Tensor) -> Tensor:
 
     It works on unit gradients uᵢ = gᵢ/‖gᵢ‖ and y with yᵢ = αᵢ ‖gᵢ‖, so that gradients of very different length
     are treated with the same relative precision. Where the weights are not unique, as for equal gradients, they
-    are shared to about three digits; where some gradient is zero, the zero gradients share all the weight.
+    are mostly, not always, shared; where some gradient is zero, the zero gradients share all the weight.
 
     Raises:
         ValueError: M is not a finite square matrix.
@@ -81,7 +81,7 @@ def min_norm(M: Tensor) -> Tensor:
 
 def _active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The minimiser of yᵀ C y over y ≥ 0, b·y = 1, starting with every task in the support."""
-    C = C + 1e-13 * np.eye(len(b))  # strictly convex: equal gradients share, opposite ones can be solved
+    C = C + 1e-12 * np.eye(len(b))  # strictly convex: equal gradients share, opposite ones can be solved
     y = np.full(len(b), 1 / b.sum())
     support = np.full(len(b), True)
     for _ in range(100 * len(b)):
