@@ -62,8 +62,8 @@ def min_norm(M: Tensor) -> Tensor:
     """The exact solution for T gradients, by an active set: solve on a support, correct the support, repeat.
 
     It works on unit gradients uᵢ = gᵢ/‖gᵢ‖ and y with yᵢ = αᵢ ‖gᵢ‖, so that gradients of very different length
-    are treated with the same relative precision. Where the weights are not unique, as for equal gradients, they
-    are mostly, not always, shared; where some gradient is zero, the zero gradients share all the weight.
+    are treated with the same relative precision. Where the weights are not unique, as for equal gradients, one
+    solution of many comes back; where some gradient is zero, the zero gradients share all the weight.
 
     Raises:
         ValueError: M is not a finite square matrix.
@@ -81,16 +81,17 @@ def min_norm(M: Tensor) -> Tensor:
 
 def _active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The minimiser of yᵀ C y over y ≥ 0, b·y = 1, starting with every task in the support."""
-    C = C + 1e-12 * np.eye(len(b))  # strictly convex: equal gradients share, opposite ones can be solved
+    C = C + 1e-13 * np.eye(len(b))  # strictly convex: equal and opposite gradients can be solved
     y = np.full(len(b), 1 / b.sum())
     support = np.full(len(b), True)
     for _ in range(100 * len(b)):
         target = np.zeros_like(y)
-        target[support] = np.linalg.solve(C[np.ix_(support, support)], b[support])  # (MN.3)
-        target /= b @ target
+        target[support] = np.linalg.solve(C[np.ix_(support, support)], b[support])
+        least = 1 / (b @ target)  # yᵀ C y at the target: as a product, it would drown in rounding
+        target *= least  # (MN.3)
         if (target[support] > 0).all():
             y = target
-            slack = C @ y - (y @ C @ y) * b  # (MN.4)
+            slack = C @ y - least * b  # (MN.4)
             slack[support] = 0
             if slack.min() >= -1e-12 * y.sum():
                 return y
