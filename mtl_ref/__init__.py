@@ -9,7 +9,7 @@ weights = balancer.backward(losses)
 optimizer.step()
 """
 
-from mtl_ref import metrics, page, plotting, problems
+from mtl_ref import metrics, page, plotting, problems, results
 from mtl_ref.balancer import GradientBalancer, LossBalancer
 from mtl_ref.gradnorm import GradientNormalization, GradNorm
 from mtl_ref.mgda import MGDA
@@ -69,6 +69,7 @@ __all__ = [
     "History",
     "problems",
     "metrics",
+    "results",
     "plotting",
     "page",
 ]

@@ -79,6 +79,42 @@ def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tu
     return v.mean().item(), float(quantile * v.std() / len(v) ** 0.5)
 
 
+def paired_difference(
+    values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """The mean of values minus baseline, paired seed by seed, the half-width of its interval, and the p-value.
+
+    The p-value is that of the two-sided t-test for a mean difference of 0. Where all N ≥ 2 differences are equal
+    it is 1 if they are 0, and 0 otherwise.
+    """
+    v, b = _floats(values, 1), _floats(baseline, 1)
+    if len(v) != len(b):
+        raise ValueError(f"{len(v)} values cannot be paired with {len(b)}.")
+    d = v - b  # (N,)
+    mean, half = confidence_interval(d.tolist(), confidence)
+    if half == 0:
+        return mean, half, float(mean == 0)
+    t = mean / (d.std() / len(d) ** 0.5)  # (PT.1)
+    p = 2 * stats.t.sf(abs(t), len(d) - 1)  # (PT.2)
+    return mean, half, float(p)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p-values of n comparisons, corrected by Holm's method, in the order given.
+
+    The smallest is multiplied by n, the next by n − 1, and so on; none becomes smaller than the one before it, or
+    larger than 1. Calling all those below 0.05 real is wrong in any of them with a probability of at most 0.05.
+    """
+    values = _floats(p, 1)
+    if (values < 0).any() or (values > 1).any():
+        raise ValueError(f"p-values lie between 0 and 1, but these are {values.tolist()}.")
+    smallest_first = values.argsort()
+    factors = torch.arange(len(values), 0, -1)  # n, n − 1, …, 1
+    corrected = (factors * values[smallest_first]).cummax(0).values.clamp(max=1)  # (HO.1)
+    in_order: list[float] = corrected[smallest_first.argsort()].tolist()
+    return in_order
+
+
 def conflict(gradients: Tensor) -> tuple[Tensor, Tensor]:
     """How the gradients of T tasks disagree: their cosines and their magnitude similarities (Yu et al. 2020).
 

@@ -83,3 +83,38 @@ def test_confidence_interval_is_students():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_holm_by_hand():
+    assert metrics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert metrics.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert metrics.holm([0.2]) == pytest.approx([0.2])
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        metrics.holm([1.2])
+
+
+def test_a_difference_that_is_the_same_for_every_seed_is_certain():
+    assert metrics.paired_difference([1.0, 2.0], [1.0, 2.0]) == (0.0, 0.0, 1.0)
+    assert metrics.paired_difference([2.0, 3.0], [1.0, 2.0]) == (1.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="3 values cannot be paired with 2"):
+        metrics.paired_difference([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+def test_the_paired_test_agrees_with_scipy():
+    a, b = [0.50, 0.60, 0.71, 0.55], [0.48, 0.61, 0.66, 0.50]
+    mean, half, p = metrics.paired_difference(a, b)
+    reference = stats.ttest_rel(a, b)
+    assert p == pytest.approx(reference.pvalue)
+    low, high = reference.confidence_interval()
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert metrics.paired_difference(b, a)[2] == pytest.approx(p)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_keeps_the_order_and_never_exceeds_bonferroni(p):
+    corrected = metrics.holm(p)
+    assert all(
+        raw - 1e-12 <= after <= min(1, len(p) * raw) + 1e-12 for raw, after in zip(p, corrected, strict=True)
+    )
+    by_size = [corrected[i] for i in sorted(range(len(p)), key=p.__getitem__)]
+    assert by_size == sorted(by_size)

@@ -142,6 +142,43 @@ def whole_mnist(folder, monkeypatch, sizes=(70, 20)):
     return raw
 
 
+def test_clothing_takes_the_place_of_the_right_digits(tmp_path, monkeypatch):
+    raw = whole_mnist(tmp_path, monkeypatch)
+    clothes = tmp_path / "FashionMNIST" / "raw"
+    shutil.copytree(raw, clothes)
+    for part, n in (("train", 70), ("t10k", 20)):  # every piece of clothing is black and of class 9
+        path = clothes / f"{part}-images-idx3-ubyte"
+        path.write_bytes(path.read_bytes()[:16] + bytes(n * 784))
+        path = clothes / f"{part}-labels-idx1-ubyte"
+        path.write_bytes(path.read_bytes()[:8] + bytes([9] * n))
+    digests = {name: hashlib.sha256((clothes / name).read_bytes()).hexdigest() for name in multimnist.WHOLE_SHA256}
+    monkeypatch.setattr(multimnist, "FASHION_SHA256", digests)
+    plain, mixed = MultiMNIST(root=tmp_path), MultiMNIST(root=tmp_path, fashion=True)
+    assert "whole MNIST and Fashion-MNIST" in repr(mixed)
+    assert torch.equal(mixed.targets["test"]["left"], plain.targets["test"]["left"])
+    assert mixed.targets["train"]["right"].eq(9).all()
+    black = torch.zeros(1, 28, 28)
+    left = torch.from_numpy(np.frombuffer((raw / "t10k-images-idx3-ubyte").read_bytes(), np.uint8, 784, 16).copy())
+    alone = multimnist.overlay(left.view(1, 28, 28), black)
+    torch.testing.assert_close(mixed.images["test"][0], (alone / 255 - multimnist.MEAN) / multimnist.STD)
+
+
+def test_clothing_needs_a_folder_and_has_no_sum(tmp_path, monkeypatch):
+    monkeypatch.delenv("MTL_REF_DATA", raising=False)
+    with pytest.raises(ValueError, match="no embedded subset"):
+        MultiMNIST(fashion=True)
+    whole_mnist(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="leave out the task 'sum'"):
+        MultiMNIST(("left", "sum"), root=tmp_path, fashion=True)
+
+
+def test_a_problem_can_keep_its_first_images_only():
+    small = MultiMNIST().keep({"train": 7, "test": 3})
+    assert [len(x) for x in small.images.values()] == [7, 2000, 3]
+    assert len(small.targets["train"]["right"]) == 7
+    assert "7/2000/3" in repr(small)
+
+
 @pytest.mark.parametrize("way", ["root", "environment"])
 def test_the_whole_set_is_read_from_root_or_the_environment(way, tmp_path, monkeypatch):
     whole_mnist(tmp_path, monkeypatch)

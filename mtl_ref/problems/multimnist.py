@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.datasets import MNIST
+from torchvision.datasets import MNIST, FashionMNIST
 
 from mtl_ref.problems.base import HardSharing, Problem
 
@@ -26,6 +26,12 @@ WHOLE_SHA256 = {
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+FASHION_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 TASKS = {"left": "left accuracy", "right": "right accuracy", "sum": "sum error"}
 VALIDATION = 10_000  # of the whole set's training digits, the last ones
@@ -50,13 +56,15 @@ class MultiMNIST(Problem):
         batch_size: of the batches, of every split.
         dropout: the probability in the trunk (whole channels) and in the heads. Squared errors do not get on
             with it: evaluation without noise shifts what a regression head sees, so use 0 with task "sum".
+        fashion: whether the right digits are replaced by Fashion-MNIST's pieces of clothing, which are harder
+            (Lin et al. 2019). They are not embedded: root or MTL_REF_DATA must be given.
 
     Attributes:
         images: for each split ("train", "validation", "test"), shape (N, 1, 28, 28), normalised.
         targets: for each split and task, shape (N,).
 
     Raises:
-        ValueError: a task is unknown or given twice.
+        ValueError: a task is unknown or given twice; or clothing is to be added to digits, or has no folder.
         FileNotFoundError, OSError: a data file is missing or damaged; the message names it and the remedy.
     """
 
@@ -68,6 +76,7 @@ class MultiMNIST(Problem):
         seed: int = 0,
         batch_size: int = 256,
         dropout: float = 0.5,
+        fashion: bool = False,
     ) -> None:
         unknown = [task for task in tasks if task not in TASKS]
         if unknown or len(set(tasks)) != len(tasks) or len(tasks) == 0:
@@ -81,15 +90,25 @@ class MultiMNIST(Problem):
         root = root or os.environ.get("MTL_REF_DATA")
         digits = read_whole(root) if root else read_subset()
         self.source = "whole MNIST" if root else "embedded subset of MNIST"
+        partners = digits
+        if fashion:
+            if not root or "sum" in tasks:
+                raise ValueError(
+                    "fashion=True has no embedded subset and no sum: give root, or set MTL_REF_DATA, and leave "
+                    "out the task 'sum'."
+                )
+            partners = read_whole(root, FashionMNIST)
+            self.source = "whole MNIST and Fashion-MNIST"
         generator = torch.Generator().manual_seed(seed)
         self.images: dict[str, Tensor] = {}
         self.targets: dict[str, dict[str, Tensor]] = {}
         for split, (images, labels) in digits.items():
             right = torch.randint(len(images), (len(images),), generator=generator)
-            canvas = overlay(images, images[right])  # (N, 28, 28)
+            right_images, right_labels = (x[right] for x in partners[split])
+            canvas = overlay(images, right_images)  # (N, 28, 28)
             self.images[split] = ((canvas / 255 - MEAN) / STD).unsqueeze(1)
-            all_targets = {"left": labels, "right": labels[right]}
-            all_targets["sum"] = (labels + labels[right]).float()
+            all_targets = {"left": labels, "right": right_labels}
+            all_targets["sum"] = (labels + right_labels).float()
             self.targets[split] = {task: all_targets[task] for task in tasks}
 
     def __repr__(self) -> str:
@@ -98,6 +117,13 @@ class MultiMNIST(Problem):
             f"MultiMNIST({', '.join(self.tasks)}; {self.source}, {sizes}, seed={self.seed}, "
             f"batch_size={self.batch_size}, dropout={self.dropout})"
         )
+
+    def keep(self, sizes: Mapping[str, int]) -> Self:
+        """Keep only the first images of each split, and return the problem."""
+        for split, size in sizes.items():
+            self.images[split] = self.images[split][:size]
+            self.targets[split] = {task: y[:size] for task, y in self.targets[split].items()}
+        return self
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)
@@ -202,21 +228,22 @@ def read_subset() -> Digits:
         }
 
 
-def read_whole(root: str | Path) -> Digits:
-    """The whole of MNIST in torchvision's layout: the last 10,000 training digits become the validation split."""
-    raw = Path(root) / "MNIST" / "raw"
-    missing = [name for name in WHOLE_SHA256 if not (raw / name).exists()]
+def read_whole(root: str | Path, dataset: type[MNIST] = MNIST) -> Digits:
+    """The whole of a set in torchvision's layout: its last 10,000 training images become the validation split."""
+    name, digests = dataset.__name__, FASHION_SHA256 if dataset is FashionMNIST else WHOLE_SHA256
+    raw = Path(root) / name / "raw"
+    missing = [file for file in digests if not (raw / file).exists()]
     if missing:
         try:
-            MNIST(root, download=True)
+            dataset(root, download=True)
         except Exception as error:
             raise FileNotFoundError(
-                f"{raw / missing[0]} is missing and could not be downloaded ({error}). Copy MNIST's four files "
-                f"into {raw}, or leave root and MTL_REF_DATA unset to use the embedded subset."
+                f"{raw / missing[0]} is missing and could not be downloaded ({error}). Copy {name}'s four files "
+                f"into {raw}, or leave root and MTL_REF_DATA unset to use the embedded subset of MNIST."
             ) from error
-    for name, digest in WHOLE_SHA256.items():
-        check_digest(raw / name, digest, "delete it, so that it is downloaded again, or copy it anew")
-    train, test = MNIST(root, train=True), MNIST(root, train=False)
+    for file, digest in digests.items():
+        check_digest(raw / file, digest, "delete it, so that it is downloaded again, or copy it anew")
+    train, test = dataset(root, train=True), dataset(root, train=False)
     return {
         "train": (train.data[:-VALIDATION], train.targets[:-VALIDATION]),
         "validation": (train.data[-VALIDATION:], train.targets[-VALIDATION:]),

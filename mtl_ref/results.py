@@ -1,0 +1,301 @@
+"""What the result files of `mtl_ref.benchmark` say: loading, choosing on validation, comparing on test."""
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import metadata
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mtl_ref.metrics import confidence_interval, delta_m, holm, mean_rank, paired_difference
+
+Result = dict[str, Any]
+
+BOOK = Path(__file__).parents[1] / "book" / "results"
+
+
+def digest(result: Mapping[str, Any]) -> str:
+    """The SHA-256 of all but the digest itself."""
+    content = {name: value for name, value in result.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result file whole or not at all: beside its place, then into it."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with open(unfinished, "w") as file:
+        lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in result.items())
+        file.write("{" + ",\n".join([*lines, f'"sha256": "{digest(result)}"']) + "}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def read(path: Path) -> Result:
+    """One result file.
+
+    Raises:
+        ValueError: it is no result file, or is damaged.
+    """
+    try:
+        result = json.loads(path.read_text())
+        sound = result["sha256"] == digest(result)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError("it is not a result file, or only a part of one") from error
+    if not sound:
+        raise ValueError("its content is not what was written: the SHA-256 differs")
+    return dict(result)
+
+
+def fault(path: Path, description: Mapping[str, Any]) -> str | None:
+    """Why a file is not the finished result of the run described, or None if it is."""
+    try:
+        result = read(path)
+    except ValueError as error:
+        return str(error)
+    for name, value in description.items():
+        if result.get(name) != value:
+            return f"it belongs to another run: its {name} is {result.get(name)!r}, here it is {value!r}"
+    return None
+
+
+def load(folder: str | Path) -> list[Result]:
+    """All results in a folder, in the order of their names; one that cannot be trusted is left out with a warning.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no result in it.
+    """
+    loaded: list[Result] = []
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            loaded.append(read(path))
+        except ValueError as error:
+            print(f"{path} is left out: {error}.", file=sys.stderr)
+    if not loaded:
+        raise FileNotFoundError(f"{folder} holds no result of mtl_ref.benchmark.")
+    return loaded
+
+
+def stored(name: str) -> list[Result]:
+    """The book's own results on a problem, from `book/results` of the repository that the package lies in.
+
+    Where the package was installed alone, as in Colab, the repository is cloned into a temporary folder.
+
+    Raises:
+        FileNotFoundError: there are no such results, or the repository cannot be reached.
+    """
+    if BOOK.is_dir():
+        return load(BOOK / name)
+    urls = metadata("mtl_ref").get_all("Project-URL") or []
+    address = next(url.partition(", ")[2] for url in urls if url.startswith("Repository"))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            subprocess.run(
+                ["git", "clone", "--quiet", "--depth=1", address, folder], check=True, capture_output=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise FileNotFoundError(
+                f"the stored results are in {address}, which cannot be cloned: {error}"
+            ) from error
+        return load(Path(folder) / "book" / "results" / name)
+
+
+def best_epoch(result: Result) -> int:
+    """The epoch (from 0) with the best mean rank over the validation metrics that judge the run."""
+    judged = result["judged by"]
+    table = list(zip(*(result["validation"][metric] for metric in judged), strict=True))
+    return int(mean_rank(table, [result["metrics"][metric] for metric in judged]).argmin())
+
+
+def at_best(result: Result, split: str) -> dict[str, float]:
+    """The metrics that judge a run, on a split, at the epoch that validation chose."""
+    epoch = best_epoch(result)
+    return {metric: result[split][metric][epoch] for metric in result["judged by"]}
+
+
+@dataclass
+class Chosen:
+    """A method at the learning rate (and member) that validation chose.
+
+    Attributes:
+        results: the chosen runs; those of "single" are one for each task and seed.
+        seeds: in the order of `test`.
+        test: for each seed, the test metrics at the epoch that validation chose.
+        validation: the same on the validation split.
+        tried: how many learning rates and members it was chosen from.
+    """
+
+    results: list[Result]
+    seeds: list[int]
+    test: list[dict[str, float]]
+    validation: list[dict[str, float]]
+    tried: int
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """The test metrics, averaged over the seeds."""
+        return means(self.test)
+
+    @property
+    def lrs(self) -> list[float]:
+        """The learning rates chosen; one, except for "single", which has one for each task."""
+        return list(dict.fromkeys(result["lr"] for result in self.results))
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the fastest epoch, which other work of the machine slows least. "single": all tasks."""
+        fastest: dict[str, float] = {}
+        for result in self.results:
+            fastest[result["method"]] = min(fastest.get(result["method"], math.inf), *result["seconds"])
+        return sum(fastest.values())
+
+    @property
+    def step(self) -> float:
+        """The mean length of a step."""
+        return fmean(result["mean step"] for result in self.results)
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric."""
+    return {metric: fmean(row[metric] for row in rows) for metric in rows[0]}
+
+
+def select(results: Iterable[Result]) -> dict[str, Chosen]:
+    """For each method the learning rate, and the member of "fixed", with the best validation; its test metrics.
+
+    A candidate's score is its validation metrics, averaged over seeds, against the candidates' mean (Δm). The test
+    split has no part in it. A candidate is left out if one of its runs diverged or it lacks a seed that
+    another has; a method without any left is left out. "single" chooses for each task by that task's metrics.
+
+    Args:
+        results: of one problem, profile and data.
+
+    Raises:
+        ValueError: the results are of different problems.
+    """
+    results = list(results)
+    kinds = {(r["problem"], r["profile"], r["data"], r["epochs"]) for r in results}
+    if len(kinds) > 1:
+        raise ValueError(f"results of different experiments cannot be compared: {sorted(kinds)}.")
+    families = dict.fromkeys(r["method"].partition(":")[0] for r in results)
+    chosen: dict[str, Chosen] = {}
+    for family in families:
+        runs = [r for r in results if r["method"].partition(":")[0] == family]
+        parts = [
+            choose([r for r in runs if r["judged by"] == j]) for j in _different(r["judged by"] for r in runs)
+        ]
+        whole = [part for part in parts if part is not None]
+        if len(whole) < len(parts) or len({tuple(part.seeds) for part in whole}) > 1:
+            continue
+        chosen[family] = Chosen(
+            [r for part in whole for r in part.results],
+            whole[0].seeds,
+            [_merged(rows) for rows in zip(*(part.test for part in whole), strict=True)],
+            [_merged(rows) for rows in zip(*(part.validation for part in whole), strict=True)],
+            max(part.tried for part in whole),
+        )
+    return chosen
+
+
+def choose(runs: Sequence[Result]) -> Chosen | None:
+    """The best candidate, by validation, among runs that are judged by the same metrics; None if there is none."""
+    every_seed = sorted({r["seed"] for r in runs})
+    candidates: list[list[Result]] = []
+    for lr, method in _different((r["lr"], r["method"]) for r in runs):
+        group = sorted((r for r in runs if (r["lr"], r["method"]) == (lr, method)), key=lambda r: r["seed"])
+        if [r["seed"] for r in group] == every_seed and not any("diverged" in r for r in group):
+            candidates.append(group)
+    if not candidates:
+        return None
+    scores = [means([at_best(r, "validation") for r in group]) for group in candidates]
+    middle = means(scores)
+    higher = [runs[0]["metrics"][metric] for metric in middle]
+    costs = [delta_m(list(score.values()), list(middle.values()), higher) for score in scores]
+    best = candidates[costs.index(min(costs))]
+    test, validation = ([at_best(r, split) for r in best] for split in ("test", "validation"))
+    return Chosen(best, every_seed, test, validation, len(candidates))
+
+
+def _different(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _merged(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    return {metric: value for row in rows for metric, value in row.items()}
+
+
+@dataclass
+class Comparison:
+    """A method against a baseline on one score, seed by seed.
+
+    Attributes:
+        difference: the mean of method minus baseline.
+        half_width: of its 95 % interval.
+        p: of the paired t-test, as if it were the only comparison.
+        p_holm: the same, corrected for the number of methods compared.
+    """
+
+    difference: float
+    half_width: float
+    p: float
+    p_holm: float
+
+
+def compare(
+    chosen: Mapping[str, Chosen], metrics: Sequence[str], baseline: str = "equal"
+) -> dict[str, Comparison]:
+    """Each method against the baseline, on the mean of some test metrics of one scale, paired by seed.
+
+    The same seed gives the same initial network and order of batches. p-values are corrected by Holm's method for
+    all the methods compared.
+
+    Raises:
+        ValueError: the baseline is not there, or a method has other seeds than it.
+    """
+    if baseline not in chosen:
+        raise ValueError(f"the baseline {baseline!r} is not among the results: {', '.join(chosen)}.")
+    for name, method in chosen.items():
+        if method.seeds != chosen[baseline].seeds:
+            raise ValueError(f"{name} has the seeds {method.seeds}, {baseline} has {chosen[baseline].seeds}.")
+    scores = {name: [fmean(row[m] for m in metrics) for row in method.test] for name, method in chosen.items()}
+    others = [name for name in chosen if name != baseline]
+    tests = [paired_difference(scores[name], scores[baseline]) for name in others]
+    corrected = holm([p for _, _, p in tests]) if tests else []
+    return {n: Comparison(*test, p_holm) for n, test, p_holm in zip(others, tests, corrected, strict=True)}
+
+
+def table(results: Iterable[Result], baseline: str = "equal") -> str:
+    """A Markdown table of all methods: test metrics with their 95 % intervals, Δm, rank and cost."""
+    chosen = select(results)
+    first = next(iter(chosen.values()))
+    metrics = {metric: first.results[0]["metrics"][metric] for metric in first.mean}
+    contestants = {name: method for name, method in chosen.items() if name != "single"}
+    ranks = mean_rank([list(m.mean.values()) for m in contestants.values()], list(metrics.values()))
+    rank = dict(zip(contestants, ranks.tolist(), strict=True))
+    base = chosen.get("single", chosen.get(baseline, first))
+    header = ["method", "lr", *metrics, "Δm % against single", "mean rank", "s/epoch", "passes", "step"]
+    lines = [header, ["---"] * len(header)]
+    for name, method in chosen.items():
+        cells = [name, ", ".join(f"{lr:g}" for lr in method.lrs)]
+        for metric in metrics:
+            values = [row[metric] for row in method.test]
+            mean, half = confidence_interval(values) if len(values) > 1 else (values[0], float("nan"))
+            cells.append(f"{mean:.4g} ± {half:.2g}")
+        change = delta_m(
+            [method.mean[m] for m in metrics], [base.mean[m] for m in metrics], list(metrics.values())
+        )
+        cells += [f"{change:+.2f}", f"{rank[name]:.1f}" if name in rank else "–", f"{method.seconds:.2f}"]
+        lines.append([*cells, method.results[0]["passes"], f"{method.step:.3g}"])
+    seeds = f"{first.results[0]['data']}, {first.results[0]['epochs']} epochs, {len(first.seeds)} seeds"
+    return "\n".join([seeds, "", *("| " + " | ".join(line) + " |" for line in lines)])
