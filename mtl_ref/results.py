@@ -1,14 +1,17 @@
 """What the result files of `mtl_ref.benchmark` say: loading, choosing on validation, comparing on test."""
 
+import atexit
 import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import metadata
 from pathlib import Path
 from statistics import fmean
@@ -83,28 +86,35 @@ def load(folder: str | Path) -> list[Result]:
     return loaded
 
 
-def stored(name: str) -> list[Result]:
-    """The book's own results on a problem, from `book/results` of the repository that the package lies in.
+@cache
+def book() -> Path:
+    """The folder of the book's own results, `book/results` of the repository that the package lies in.
 
     Where the package was installed alone, as in Colab, the repository is cloned into a temporary folder.
 
     Raises:
-        FileNotFoundError: there are no such results, or the repository cannot be reached.
+        FileNotFoundError: the repository cannot be reached.
     """
     if BOOK.is_dir():
-        return load(BOOK / name)
+        return BOOK
     urls = metadata("mtl_ref").get_all("Project-URL") or []
     address = next(url.partition(", ")[2] for url in urls if url.startswith("Repository"))
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            subprocess.run(
-                ["git", "clone", "--quiet", "--depth=1", address, folder], check=True, capture_output=True
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise FileNotFoundError(
-                f"the stored results are in {address}, which cannot be cloned: {error}"
-            ) from error
-        return load(Path(folder) / "book" / "results" / name)
+    clone = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, clone, ignore_errors=True)
+    try:
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, clone], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise FileNotFoundError(f"the stored results are in {address}, which cannot be cloned: {error}") from error
+    return Path(clone) / "book" / "results"
+
+
+def stored(name: str) -> list[Result]:
+    """The book's own results on a problem.
+
+    Raises:
+        FileNotFoundError: there are none, or the repository cannot be reached.
+    """
+    return load(book() / name)
 
 
 def best_epoch(result: Result) -> int:

@@ -120,6 +120,7 @@ class MultiMNIST(Problem):
 
     def keep(self, sizes: Mapping[str, int]) -> Self:
         """Keep only the first images of each split, and return the problem."""
+        self.source = self.source.replace("whole", "part of")
         for split, size in sizes.items():
             self.images[split] = self.images[split][:size]
             self.targets[split] = {task: y[:size] for task, y in self.targets[split].items()}
