@@ -327,6 +327,13 @@ def test_duplicate_tasks_keep_one_weight(alpha: float) -> None:
     assert close(balancer.weights, torch.ones(5, dtype=torch.float64))
 
 
+def test_a_task_at_its_target_moves_only_with_the_common_factor() -> None:
+    balancer = mtl.GradNorm(3, alpha=0.0, lr=0.1)
+    balancer.update(vector(1, 2, 3), vector(1, 1, 1))  # the mean is 2
+    w = vector(math.exp(0.1), 1, math.exp(-0.1))
+    assert close(balancer.weights, 3 * w / w.sum())
+
+
 def test_a_task_without_a_gradient_does_not_enter_the_balance() -> None:
     with_zero, without = mtl.GradNorm(3, 0.0), mtl.GradNorm(2, 0.0)
     for _ in range(20):
