@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -402,3 +403,12 @@ def test_learned_noise_levels_are_those_of_maximum_likelihood() -> None:
     for _ in range(5):
         optimizer.step(objective)
     torch.testing.assert_close(balancer.s.detach().exp(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "balancer",
+    [mtl.UncertaintyWeighting(["regression", "classification"]), mtl.AutomaticWeightedLoss(2)],
+    ids=repr,
+)
+def test_the_weights_that_are_shown_are_numbers_not_a_graph(balancer: Any) -> None:
+    assert not balancer.weights.requires_grad
