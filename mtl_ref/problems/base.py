@@ -1,10 +1,18 @@
 """What `mtl_ref.train` needs of a benchmark, and the network that most of them share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+
+def batch_indices(
+    count: int, batch_size: int, generator: torch.Generator | None, device: torch.device
+) -> Sequence[Tensor]:
+    """Which of `count` examples make up each batch; in a random order if a CPU generator is given."""
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    return torch.split(order.to(device), batch_size)
 
 
 class HardSharing(nn.Module):

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from torchvision.datasets.celeba import CSV
 from tqdm import tqdm
 
-from mtl_ref.problems.base import HardSharing, Problem
+from mtl_ref.problems.base import HardSharing, Problem, batch_indices
+from mtl_ref.problems.standin import MARKER
 
 ATTRIBUTES = (  # in the order of the official list
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald",
@@ -38,7 +39,6 @@ ATTRIBUTES = (  # in the order of the official list
 )  # fmt: skip
 PARTITIONS = ("train", "validation", "test")  # 0, 1 and 2 in list_eval_partition.txt
 PICTURES, LABELS, PARTS = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
-MARKER = "THIS_IS_A_STAND-IN.txt"  # lies in the folder of a stand-in
 THREADS = min(32, os.cpu_count() or 1)
 WHERE = (
     "CelebA comes from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html under its own agreement: for "
@@ -132,10 +132,7 @@ class CelebA(Problem):
         self, split: str, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         images, targets = self.images[split], self.targets[split]
-        order = torch.arange(len(images))
-        if generator is not None:
-            order = torch.randperm(len(images), generator=generator)
-        for index in torch.split(order.to(self.device), self.batch_size):
+        for index in batch_indices(len(images), self.batch_size, generator, self.device):
             yield images[index] / 127.5 - 1, {"attributes": targets[index].float()}
 
     def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:

@@ -11,9 +11,6 @@ those of the official list, rounded; the correlations follow its strongest ones 
 rough size.
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl_ref.problems.celeba import ATTRIBUTES, MARKER, THREADS
+from mtl_ref.problems.celeba import ATTRIBUTES, THREADS
+from mtl_ref.problems.standin import MARKER, cached, written_whole
 
 # For each attribute, in the order they are drawn: how many per cent have it, how much the attributes before it
 # speak for it, and what it cannot go with ("-A") or cannot be without ("A").
@@ -154,37 +152,15 @@ def write(
     """
     if len(images) != 3 or min(images) < 1 or size < 16:
         raise ValueError(f"images must be three numbers ≥ 1 and size ≥ 16, but they are {images} and {size}.")
-    root = Path(root)
-    target = root / "celeba"
-    if target.exists():
-        raise FileExistsError(f"{target} exists already, and might be the real set. Choose another root.")
-    root.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".celeba-unfinished-", dir=root))
-    try:
+    with written_whole(Path(root) / "celeba") as unfinished:
         _write_files(unfinished, images, seed, size)
-        unfinished.chmod(0o755)
-        os.rename(unfinished, target)  # fails, rather than replacing, where a folder with content has appeared
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    return root
+    return Path(root)
 
 
 def folder(images: tuple[int, int, int] = (4000, 1000, 1000), *, seed: int = 0, size: int = 64) -> Path:
-    """A root with the stand-in of these settings, written on first use to the user's cache.
-
-    The cache is `mtl_ref` in the folder that the environment variable XDG_CACHE_HOME names, or in `~/.cache`. It
-    is safe to delete.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtl_ref"
-    root = cache / f"celeba-stand-in-{'-'.join(map(str, images))}-seed{seed}-{size}px-drawing{DRAWING}"
-    if not (root / "celeba").exists():
-        try:
-            write(root, images, seed=seed, size=size)
-        except OSError:
-            if not (root / "celeba").exists():  # unless another process was faster
-                raise
-    return root
+    """A root with the stand-in of these settings, written on first use to the user's cache (`standin.cached`)."""
+    name = f"celeba-stand-in-{'-'.join(map(str, images))}-seed{seed}-{size}px-drawing{DRAWING}"
+    return cached(name, lambda root: write(root, images, seed=seed, size=size), "celeba")
 
 
 def _write_files(path: Path, images: tuple[int, int, int], seed: int, size: int) -> None:

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from mtl_ref.problems.base import HardSharing, Problem
+from mtl_ref.problems.base import HardSharing, Problem, batch_indices
 from mtl_ref.problems.cityscapes_network import NETWORKS, pyramid_head
-from mtl_ref.problems.cityscapes_standin import MARKER
+from mtl_ref.problems.standin import MARKER
 
 TASKS = {
     "semantic": ("mIoU", True),
@@ -187,11 +187,11 @@ class Cityscapes(Problem):
         """
         data = self.data[split]
         count = len(data["image"])
-        order = torch.arange(count)
-        if generator is not None:
-            order = torch.randperm(count, generator=generator)[: count - count % self.batch_size or count]
+        indices = batch_indices(count, self.batch_size, generator, self.device)
+        if generator is not None and len(indices) > 1 and count % self.batch_size:
+            indices = indices[:-1]
         mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (MEAN, STD))
-        for index in torch.split(order.to(self.device), self.batch_size):
+        for index in indices:
             yield (data["image"][index] / 255 - mean) / std, {t: self.target(data, t, index) for t in self.tasks}
 
     def target(self, data: Mapping[str, Tensor], task: str, index: Tensor) -> Tensor:

@@ -8,9 +8,6 @@ metres, nearer things hide farther ones, and class, instance and disparity of ea
 buffer. Focal length ÷ width, camera height and stereo baseline are those of Cityscapes, roughly.
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtl_ref.problems.cityscapes_shapes import SHAPES, Array, Mask, Shape
+from mtl_ref.problems.standin import MARKER, cached, written_whole
 
-MARKER = "THIS_IS_A_STAND-IN.txt"  # lies in the folder of a stand-in; its first line says which
 DRAWING = 1  # raised whenever a change moves a pixel: another drawing is another data set
 CITIES = {
     "train": ("drawn-a", "drawn-b", "drawn-c", "drawn-d", "drawn-e", "drawn-f"),
@@ -56,17 +53,12 @@ def write(
         FileExistsError: there is something at `root`. It is left as it is.
         ValueError: fewer images than cities, or a size below 16×32.
     """
-    root = Path(root)
-    if root.exists():
-        raise FileExistsError(f"{root} exists already, and might be the real set. Choose another root.")
     if train < len(CITIES["train"]) or val < len(CITIES["val"]) or min(size[0], size[1] / 2) < 16:
         raise ValueError(
             f"train={train}, val={val}, size={size}: there must be at least one image for each of "
             f"{len(CITIES['train'])} and {len(CITIES['val'])} cities, of at least 16×32 pixels."
         )
-    root.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
+    with written_whole(Path(root)) as part:
         for number, (split, count) in enumerate({"train": train, "val": val}.items()):
             for index in range(count):
                 city = index % len(CITIES[split])
@@ -79,29 +71,13 @@ def write(
             "anyone may copy them.\n",
             encoding="utf-8",
         )
-        part.chmod(0o755)
-        os.rename(part, root)  # fails, rather than replacing, where a folder with content has appeared
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return root
+    return Path(root)
 
 
 def folder(*, train: int = 288, val: int = 80, seed: int = 0, size: tuple[int, int] = (128, 256)) -> Path:
-    """A root with the stand-in of these settings, written on first use to the user's cache.
-
-    The cache is `mtl_ref` in the folder that the environment variable XDG_CACHE_HOME names, or in `~/.cache`. It
-    is safe to delete.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtl_ref"
-    root = cache / f"cityscapes-stand-in-{train}-{val}-seed{seed}-{size[0]}x{size[1]}-drawing{DRAWING}"
-    if not root.exists():
-        try:
-            write(root, train=train, val=val, seed=seed, size=size)
-        except OSError:
-            if not root.exists():  # unless another process was faster
-                raise
-    return root
+    """A root with the stand-in of these settings, written on first use to the user's cache (`standin.cached`)."""
+    name = f"cityscapes-stand-in-{train}-{val}-seed{seed}-{size[0]}x{size[1]}-drawing{DRAWING}"
+    return cached(name, lambda root: write(root, train=train, val=val, seed=seed, size=size))
 
 
 @dataclass

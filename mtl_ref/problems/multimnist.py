@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.datasets import MNIST, FashionMNIST
 
-from mtl_ref.problems.base import HardSharing, Problem
+from mtl_ref.problems.base import HardSharing, Problem, batch_indices
 
 SUBSET = Path(__file__).parent.parent / "assets" / "mnist_subset.npz"
 SUBSET_SHA256 = "9b41d5cb60992b4f6904931f2c390ee58e4b2a2e3a8a75b4055bde5a9309dbe5"
@@ -143,10 +143,7 @@ class MultiMNIST(Problem):
         self, split: str, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         images, targets = self.images[split], self.targets[split]
-        order = torch.arange(len(images))
-        if generator is not None:
-            order = torch.randperm(len(images), generator=generator)
-        for index in torch.split(order.to(self.device), self.batch_size):
+        for index in batch_indices(len(images), self.batch_size, generator, self.device):
             yield images[index], {task: y[index] for task, y in targets.items()}
 
     def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:

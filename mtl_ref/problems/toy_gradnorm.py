@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_ref.problems.base import HardSharing, Problem
+from mtl_ref.problems.base import HardSharing, Problem, batch_indices
 
 INPUTS, OUTPUTS, WIDTH = 250, 100, 100
 VARIANCE_B, VARIANCE_EPSILON = 10.0, 3.5  # of what the tasks share, and of what is a task's own
@@ -71,10 +71,7 @@ class GradNormToy(Problem):
         self, split: str, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         x, y = self.x[split], self.y[split]
-        order = torch.arange(len(x))
-        if generator is not None:
-            order = torch.randperm(len(x), generator=generator)
-        for index in torch.split(order.to(self.device), self.batch_size):
+        for index in batch_indices(len(x), self.batch_size, generator, self.device):
             yield x[index], {str(i): task[index] for i, task in enumerate(y)}
 
     def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
