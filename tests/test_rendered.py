@@ -87,6 +87,13 @@ class Visit:
         )
         self.page.goto(site.address + name, wait_until="load")
         self.js("window.MathJax?.startup?.promise?.then(() => true)")
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the theme give a tab stop to what scrolls: it waits 300 ms after the last change of the page."""
+        self.js(
+            "new Promise(done => { dispatchEvent(new Event('resize')); setTimeout(() => done(true), 350); })"
+        )
 
     def js(self, expression: str) -> Any:
         return self.page.evaluate(expression)
@@ -169,6 +176,7 @@ def sideways_scrolling(visit: Visit) -> list[str]:
              .map(e => 'out of reach on the left: ' + e.outerHTML.slice(0, 100))"""
     )
     visit.page.set_viewport_size(DESKTOP)
+    visit.settle()
     return wide + ([f"the page is {width} pixels wide"] if width > PHONE["width"] else [])
 
 
