@@ -5,6 +5,7 @@
     torchrun --nproc-per-node 4 -m mtl_ref.benchmark --problem multimnist --methods all --seeds 0-9 --out FOLDER
     python -m mtl_ref.benchmark --table FOLDER
 
+One process prints the table when it is through; several leave that to `--table`.
 The same command goes on where it was stopped: finished runs are skipped, an interrupted one resumes from the
 checkpoint of its last epoch. Processes started by torchrun or a Slurm job array share the runs among them. What
 the files say together is read by `mtl_ref.results`.
@@ -616,12 +617,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = plan(
             given.problem, given.methods.split(","), numbers(given.seeds), lrs, given.profile, given.epochs
         )
-        outcomes = run_all(shard(runs), given.out, max(1, given.jobs), device_of())
+        mine = shard(runs)
+        outcomes = run_all(mine, given.out, max(1, given.jobs), device_of())
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     counts = Counter(outcome.partition(":")[0] for outcome in outcomes.values())
-    print(", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
+    print(", ".join(f"{number} {outcome}" for outcome, number in counts.items()) or "no runs for this process")
+    if mine == runs and not {"failed", "held by another process"} & counts.keys():
+        kind = (given.problem, given.profile, runs[0].epochs)
+        of_kind = [r for r in results.load(given.out) if (r["problem"], r["profile"], r["epochs"]) == kind]
+        print(results.table(of_kind))
     return int("failed" in counts)
 
 

@@ -288,6 +288,8 @@ def compare(
 def table(results: Iterable[Result], baseline: str = "equal") -> str:
     """A Markdown table of all methods: test metrics with their 95 % intervals, Δm, rank and cost."""
     chosen = select(results)
+    if not chosen:
+        return "There is no method whose runs all came to their end."
     first = next(iter(chosen.values()))
     metrics = {metric: first.results[0]["metrics"][metric] for metric in first.mean}
     contestants = {name: method for name, method in chosen.items() if name != "single"}

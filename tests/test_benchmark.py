@@ -483,6 +483,25 @@ def test_the_table_has_a_row_for_each_method(finished, tmp_path):
     assert time.strftime("%Y") not in text
 
 
+def test_one_process_prints_the_table_when_it_is_through(finished, tmp_path, capsys, monkeypatch):
+    place(finished, tmp_path)
+    other = results.read(finished) | {"profile": "full"}
+    results.write(tmp_path / "other.json", other)
+    arguments = ["--problem", "tiny", "--methods", "equal", "--seeds", "0", "--out", str(tmp_path)]
+    assert benchmark.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed == f"1 finished before\n{results.table([results.read(finished)])}\n"
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert benchmark.main(arguments) == 0
+    assert capsys.readouterr().out == "no runs for this process\n"
+
+
+def test_a_table_of_nothing_says_so():
+    diverged = [{**made_up("equal", 0.1, 0, [GOOD], [GOOD]), "diverged": "a loss is not finite"}]
+    assert results.table(diverged) == "There is no method whose runs all came to their end."
+
+
 def test_a_damaged_file_is_left_out_when_loading(finished, tmp_path, capsys):
     place(finished, tmp_path)
     (tmp_path / "other.json").write_text(half(finished.read_text()))

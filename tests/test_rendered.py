@@ -91,9 +91,7 @@ class Visit:
 
     def settle(self) -> None:
         """Let the theme give a tab stop to what scrolls: it waits 300 ms after the last change of the page."""
-        self.js(
-            "new Promise(done => { dispatchEvent(new Event('resize')); setTimeout(() => done(true), 350); })"
-        )
+        self.js("new Promise(done => { dispatchEvent(new Event('resize')); setTimeout(() => done(true), 350); })")
 
     def js(self, expression: str) -> Any:
         return self.page.evaluate(expression)
