@@ -365,6 +365,7 @@ def execute(run: Run, folder: Path, device: str | None = None) -> str:
             if path.exists():
                 fault = results.fault(path, description)
                 if fault is None:
+                    (folder / f"{run.name}.lock").unlink(missing_ok=True)
                     return "finished before"
                 print(f"{path} is done again: {fault}. It is kept as {path.name}.rejected.", file=sys.stderr)
                 os.replace(path, path.with_name(f"{path.name}.rejected"))

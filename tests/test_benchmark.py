@@ -128,6 +128,7 @@ def test_a_finished_run_is_skipped(finished, tmp_path, epochs_trained):
     path = place(finished, tmp_path)
     assert benchmark.execute(RUN, tmp_path) == "finished before"
     assert epochs_trained == []
+    assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == finished.read_bytes()
 
 

@@ -1,6 +1,8 @@
 """The decision page's code runs as it stands, one block after the other."""
 
+import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,28 @@ from torch import nn
 from torch.nn import functional as F
 
 GUIDE = Path(__file__).parents[1] / "book" / "guide.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), flags=re.M | re.S)
+TEXT = GUIDE.read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.M | re.S)
+NOTES = dict(re.findall(r"^\[\^([\w-]+)\]: (.+)$", TEXT, flags=re.M))
+CITED = re.findall(r"\[\^([\w-]+)\](?!:)", TEXT)
+
+
+@cache
+def claims(notebook: str) -> set[str]:
+    """What the checks of a notebook printed when it was stored, without the tolerance."""
+    cells = json.loads((GUIDE.parent / notebook).read_text())["cells"]
+    lines = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", [])).splitlines()
+    return {re.sub(r" \(within [^)]*\)$", "", line[2:]) for line in lines if line.startswith("✓ ")}
+
+
+def faults(note: str) -> list[str]:
+    """What a note cites that no chapter says."""
+    wrong = [] if re.search(r"\]\([^)]+\): `", note) else [f"it cites no check: {note}"]
+    for notebook, labels in re.findall(r"\]\(([^)]+)\): ([^;]*`)", note):
+        wrong += [
+            f"{notebook} has no {c!r}" for c in re.findall(r"`([^`]+)`", labels) if c not in claims(notebook)
+        ]
+    return wrong
 
 
 def names() -> dict[str, object]:
@@ -52,6 +75,27 @@ def test_a_block_makes_a_step_that_moves_every_parameter(block):
         assert all(moved)
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:|#)([^)#]+)", GUIDE.read_text()))
+@pytest.mark.parametrize("name", NOTES)
+def test_a_note_cites_checks_that_hold(name):
+    assert faults(NOTES[name]) == []
+
+
+def test_a_note_that_cites_nothing_or_something_else_is_found():
+    chapter = "[Chapter 11](../notebooks/11_results.ipynb)"
+    assert faults(f"{chapter}: `runs that diverged = 0`, `seeds = [0, 1, 2, 3, 4]`.") == []
+    assert len(faults(f"{chapter}: `runs that diverged = 1`; {chapter}: `runs that`.")) == 2
+    assert len(faults(f"{chapter}.")) == 1
+
+
+def test_notes_and_citations_are_the_same():
+    assert set(CITED) == set(NOTES)
+
+
+@pytest.mark.parametrize("section", re.split(r"^## ", TEXT, flags=re.M)[1:], ids=lambda text: text.split("\n")[0])
+def test_each_branch_cites_a_check(section):
+    assert re.search(r"\[\^[\w-]+\](?!:)", section)
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXT))
 def test_a_link_of_the_page_leads_somewhere(target):
     assert (GUIDE.parent / target).exists()
