@@ -19,10 +19,12 @@ CITED = re.findall(r"\[\^([\w-]+)\](?!:)", TEXT)
 
 @cache
 def claims(notebook: str) -> set[str]:
-    """What the checks of a notebook printed when it was stored, without the tolerance."""
+    """What the checks of a notebook printed when it was stored; a zero is claimed with its tolerance."""
     cells = json.loads((GUIDE.parent / notebook).read_text())["cells"]
     lines = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", [])).splitlines()
-    return {re.sub(r" \(within [^)]*\)$", "", line[2:]) for line in lines if line.startswith("✓ ")}
+    printed = {line[2:] for line in lines if line.startswith("✓ ")}
+    zero = re.compile(r"= (-?0\.0|\[-?0\.0(, -?0\.0)*\]) \(within")
+    return printed | {re.sub(r" \(within [^)]*\)$", "", line) for line in printed if not zero.search(line)}
 
 
 def faults(note: str) -> list[str]:
