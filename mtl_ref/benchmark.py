@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -554,6 +555,19 @@ def attempt(run: Run, folder: Path, device: str | None = None) -> str:
         return f"failed: {traceback.format_exc()}"
 
 
+def start_worker() -> None:
+    """One thread for a worker, and no life of its own: it ends when the process that started it has ended."""
+    torch.set_num_threads(1)
+
+    def follow() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)  # results and checkpoints are written whole, so nothing is lost but the present epoch
+
+    Thread(target=follow, daemon=True).start()
+
+
 def run_all(runs: Sequence[Run], folder: str | Path, jobs: int = 1, device: str | None = None) -> dict[str, str]:
     """Do runs, several side by side if wanted, each then with one thread.
 
@@ -576,9 +590,7 @@ def run_all(runs: Sequence[Run], folder: str | Path, jobs: int = 1, device: str 
                 note(run, attempt(run, folder, device))
             return outcomes
         os.environ["TQDM_DISABLE"] = "1"  # of the workers, whose bars would mix
-        with ProcessPoolExecutor(
-            jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=start_worker) as pool:
             futures = {pool.submit(attempt, run, folder, device): run for run in runs}
             for future in as_completed(futures):
                 note(futures[future], future.result())

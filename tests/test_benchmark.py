@@ -199,6 +199,20 @@ def test_a_killed_run_loses_at_most_its_current_epoch(finished, tmp_path, epochs
     assert [path.name for path in tmp_path.iterdir()] == [finished.name]
 
 
+def test_a_killed_runner_takes_its_workers_with_it(tmp_path):
+    command = "--problem multimnist --methods equal --seeds 0-1 --lrs 3e-3 --epochs 500 --jobs 2 --out"
+    arguments = [sys.executable, "-m", "mtl_ref.benchmark", *command.split(), str(tmp_path)]
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as run:
+        names = [r.name for r in benchmark.plan("multimnist", ["equal"], [0, 1], [3e-3])]
+        while not all((tmp_path / f"{name}.checkpoint").exists() for name in names):
+            assert run.poll() is None
+            time.sleep(0.1)
+        run.kill()
+    for name in names:
+        with FileLock(tmp_path / f"{name}.lock", timeout=20):  # a worker that lives on would hold it
+            pass
+
+
 def test_a_result_is_written_whole_or_not_at_all(finished, tmp_path, monkeypatch, epochs_trained):
     def killed_at_the_result(source, target):
         if str(target).endswith(".json"):
