@@ -279,7 +279,17 @@ def compare(
         if method.seeds != chosen[baseline].seeds:
             raise ValueError(f"{name} has the seeds {method.seeds}, {baseline} has {chosen[baseline].seeds}.")
     scores = {name: [fmean(row[m] for m in metrics) for row in method.test] for name, method in chosen.items()}
-    others = [name for name in chosen if name != baseline]
+    return compare_scores(scores, baseline)
+
+
+def compare_scores(scores: Mapping[str, Sequence[float]], baseline: str = "equal") -> dict[str, Comparison]:
+    """Each method against the baseline on any score, paired by seed, p-values corrected by Holm's method.
+
+    Args:
+        scores: for each method one number a seed, the seeds in the same order, at least two.
+        baseline: one of the methods.
+    """
+    others = [name for name in scores if name != baseline]
     tests = [paired_difference(scores[name], scores[baseline]) for name in others]
     corrected = holm([p for _, _, p in tests]) if tests else []
     return {n: Comparison(*test, p_holm) for n, test, p_holm in zip(others, tests, corrected, strict=True)}
