@@ -7,28 +7,21 @@ losses = torch.stack([loss_1, loss_2])
 optimizer.zero_grad()
 weights = balancer.backward(losses)
 optimizer.step()
+
+This imports torch and numpy only. The other modules are imported when they are first used, as `mtl.metrics`.
 """
 
-from mtl_ref import metrics, page, plotting, problems, results
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mtl_ref import methods
 from mtl_ref.balancer import GradientBalancer, LossBalancer
-from mtl_ref.gradnorm import GradientNormalization, GradNorm
-from mtl_ref.mgda import MGDA
-from mtl_ref.min_norm import duality_gap, frank_wolfe, min_norm, min_norm_two
-from mtl_ref.pcgrad import PCGrad
-from mtl_ref.scaling import (
-    GeometricMean,
-    InitialLossScaling,
-    PowerMean,
-    PriorLossScaling,
-    RealTimeLossScaling,
-    prior_cross_entropy,
-    prior_mse,
-    uniform_cross_entropy,
-    zero_mse,
-)
-from mtl_ref.training import History, train
-from mtl_ref.uncertainty import AutomaticWeightedLoss, UncertaintyWeighting
-from mtl_ref.weighting import EqualWeighting, FixedWeighting
+from mtl_ref.methods import *  # noqa: F403
+from mtl_ref.solvers.min_norm import duality_gap, frank_wolfe, min_norm, min_norm_two
+
+if TYPE_CHECKING:
+    from mtl_ref import catalogue, metrics, page, plotting, problems, results
+    from mtl_ref.training import History, train
 
 __version__ = "0.1.0"
 
@@ -36,40 +29,35 @@ __all__ = [
     # what every method is
     "LossBalancer",
     "GradientBalancer",
-    # chapter 1
-    "FixedWeighting",
-    "EqualWeighting",
-    # chapter 2
-    "InitialLossScaling",
-    "PriorLossScaling",
-    "RealTimeLossScaling",
-    "GeometricMean",
-    "PowerMean",
-    "uniform_cross_entropy",
-    "prior_cross_entropy",
-    "zero_mse",
-    "prior_mse",
-    # chapter 3
-    "UncertaintyWeighting",
-    "AutomaticWeightedLoss",
-    # chapter 6
+    # the methods
+    *methods.__all__,
+    # solvers
     "min_norm_two",
-    # chapter 7
     "duality_gap",
     "frank_wolfe",
     "min_norm",
-    "MGDA",
-    # chapter 5
-    "PCGrad",
-    # chapter 4
-    "GradientNormalization",
-    "GradNorm",
     # learning, judging and showing
     "train",
     "History",
+    "catalogue",
     "problems",
     "metrics",
     "results",
     "plotting",
     "page",
 ]
+
+LATER = {"train": "mtl_ref.training", "History": "mtl_ref.training"}  # and the modules of these names
+LATER |= dict.fromkeys(("catalogue", "problems", "metrics", "results", "plotting", "page"), "")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is not needed to balance losses when it is first asked for (PEP 562)."""
+    if name not in LATER:
+        raise AttributeError(f"module 'mtl_ref' has no attribute {name!r}")
+    module = LATER[name]
+    return getattr(import_module(module), name) if module else import_module(f"mtl_ref.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from mtl_ref.balancer import gram
+from mtl_ref.gradients import gram
 
 Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]]
 

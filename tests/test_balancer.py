@@ -8,7 +8,7 @@ from benchmarks.step_cost import peak_memory
 from torch import nn
 
 import mtl_ref as mtl
-from mtl_ref.balancer import gram, task_gradients
+from mtl_ref.gradients import gram, task_gradients
 
 
 class Sum(mtl.GradientBalancer):

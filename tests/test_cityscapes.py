@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 import mtl_ref as mtl
 from mtl_ref import benchmark, results
-from mtl_ref.problems import Cityscapes, cityscapes, cityscapes_network, cityscapes_standin
+from mtl_ref.problems import Cityscapes, cityscapes, cityscapes_standin
+from mtl_ref.problems.cityscapes import network as cityscapes_network
 
 NAN = float("nan")
 SIZE = (16, 32)

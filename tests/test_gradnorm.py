@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import mtl_ref as mtl
-from mtl_ref.gradnorm import gradient_norms
-from mtl_ref.problems.toy_gradnorm import GradNormToy
+from mtl_ref.gradients import gradient_norms
+from mtl_ref.problems.toy.gradnorm import GradNormToy
 
 ALPHAS = [0.0, 0.12, 0.5, 1.0, 1.5]
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchjd import aggregation
 
 import mtl_ref as mtl
-from mtl_ref.mgda import NORMALIZERS
+from mtl_ref.methods.mgda import NORMALIZERS
 
 Solver = Callable[[Tensor], Tensor]
 

@@ -13,7 +13,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 import mtl_ref as mtl
-from mtl_ref.min_norm import check_gram
+from mtl_ref.checks import check_gram
 
 Solver = Callable[[Tensor], Tensor]
 Vector = list[Fraction]

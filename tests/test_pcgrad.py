@@ -11,7 +11,7 @@ from torchjd.aggregation import PCGrad as TorchJD
 
 import mtl_ref as mtl
 from mtl_ref import metrics
-from mtl_ref.problems import toy_landscapes
+from mtl_ref.problems.toy import landscapes as toy_landscapes
 
 SCALES = [1e-12, 1e-6, 1.0, 1e6, 1e12]
 

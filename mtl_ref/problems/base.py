@@ -41,13 +41,23 @@ class Problem:
 
     Attributes:
         tasks: the T task names, in the order of the losses.
+        kinds: for each task, "classification" or "regression".
         metrics: for each metric's name, whether a higher value is better.
         device: where the batches lie.
     """
 
     tasks: tuple[str, ...]
+    kinds: dict[str, str]
     metrics: dict[str, bool]
     device: torch.device
+
+    def prior_losses(self) -> list[float]:
+        """For each task the loss of the best answer that ignores the input, on the training split."""
+        raise NotImplementedError
+
+    def judged_by(self, task: str) -> list[str]:
+        """The metrics that judge one task; unless a problem says otherwise, it has one for each."""
+        return [list(self.metrics)[self.tasks.index(task)]]
 
     def to(self, device: torch.device | str) -> Self:
         """Move the data, and return the problem."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import mtl_ref as mtl
-from mtl_ref.balancer import gram, task_gradients
+from mtl_ref.gradients import gram, task_gradients
 from mtl_ref.problems import celeba
 from mtl_ref.problems.base import HardSharing
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtl_ref.problems.cityscapes_shapes import SHAPES, Array, Mask, Shape
+from mtl_ref.problems.cityscapes.shapes import SHAPES, Array, Mask, Shape
 from mtl_ref.problems.standin import MARKER, cached, written_whole
 
 DRAWING = 1  # raised whenever a change moves a pixel: another drawing is another data set

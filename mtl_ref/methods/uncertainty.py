@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.balancer import LossBalancer, check_losses
+from mtl_ref.balancer import LossBalancer
+from mtl_ref.checks import check_losses
 
 
 class UncertaintyWeighting(LossBalancer):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import LossBalancer, as_vector, check_losses
+from mtl_ref.balancer import LossBalancer
+from mtl_ref.checks import as_vector, check_losses
 
 
 class InitialLossScaling(LossBalancer):

@@ -9,15 +9,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.balancer import (
-    Balancer,
-    GradientBalancer,
-    LossBalancer,
-    check_losses,
-    check_on_graph,
-    loss_edges,
-    what_to_combine,
-)
+from mtl_ref.balancer import Balancer, GradientBalancer, LossBalancer
+from mtl_ref.checks import check_losses, check_on_graph
+from mtl_ref.gradients import gradient_norms, what_to_combine
 
 
 class RateTerm(Balancer):
@@ -174,15 +168,3 @@ class GradNorm(LossBalancer):
 
     def extra_repr(self) -> str:
         return f"num_tasks={len(self.weights)}, lr={self.lr}"
-
-
-def gradient_norms(losses: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    """‖∇_W Lᵢ‖ for each of T losses, shape (T,), float64; no `.grad` is touched and the graph stays."""
-    norms = torch.zeros(len(losses), dtype=torch.float64, device=losses.device)
-    one = torch.ones_like(losses[0])
-    for task, loss in enumerate(loss_edges(losses)):
-        if loss is None:  # a constant: its gradient is zero
-            continue
-        found = torch.autograd.grad(loss, inputs, one, retain_graph=True, allow_unused=True)
-        norms[task] = sum(g.to_dense().double().square().sum() for g in found if g is not None) ** 0.5
-    return norms

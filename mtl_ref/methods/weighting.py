@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mtl_ref.balancer import LossBalancer, as_vector, check_losses
+from mtl_ref.balancer import LossBalancer
+from mtl_ref.checks import as_vector, check_losses
 
 
 class FixedWeighting(LossBalancer):

@@ -1,22 +1,7 @@
-"""Problems small enough to solve on paper, or to look at, in float64. The larger ones have files of their own."""
+"""Two noisy lines: the smallest problem with two noise levels (chapter 3)."""
 
 import torch
 from torch import Tensor
-
-from mtl_ref.problems.toy_fonseca import fonseca, fonseca_front, fonseca_optima
-from mtl_ref.problems.toy_gradnorm import GradNormToy
-from mtl_ref.problems.toy_landscapes import cagrad_landscape, pcgrad_landscape, trajectories
-
-__all__ = [
-    "GradNormToy",
-    "cagrad_landscape",
-    "fonseca",
-    "fonseca_front",
-    "fonseca_optima",
-    "kendall_lines",
-    "pcgrad_landscape",
-    "trajectories",
-]
 
 KENDALL_SIGMAS = (10.0, 1.0)  # the noise of Kendall's two lines
 

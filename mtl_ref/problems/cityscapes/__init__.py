@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from mtl_ref.problems.base import HardSharing, Problem, batch_indices
-from mtl_ref.problems.cityscapes_network import NETWORKS, pyramid_head
+from mtl_ref.problems.cityscapes.network import NETWORKS, pyramid_head
 from mtl_ref.problems.standin import MARKER
 
 TASKS = {

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_ref.checks import check_gram
+
 
 def min_norm_two(M: Tensor) -> Tensor:
     """The exact solution for two gradients; its first weight belongs to the first gradient.
@@ -75,11 +77,11 @@ def min_norm(M: Tensor) -> Tensor:
         return torch.from_numpy(zero / zero.sum()).to(M)
     C = M.cpu().numpy() / np.outer(norms, norms)  # ⟨uᵢ, uⱼ⟩
     b = norms.min() / norms  # Σ α = 1 reads b·y = constant
-    alpha = torch.from_numpy(_active_set(C, b) / norms).to(M)
+    alpha = torch.from_numpy(active_set(C, b) / norms).to(M)
     return alpha / alpha.sum()
 
 
-def _active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
+def active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The minimiser of yᵀ C y over y ≥ 0, b·y = 1, starting with every task in the support."""
     C = C + 1e-13 * np.eye(len(b))  # strictly convex: equal and opposite gradients can be solved
     y = np.full(len(b), 1 / b.sum())
@@ -102,14 +104,3 @@ def _active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
             y = y + step * (target - y)
             support &= y > 1e-15 * y.max()
     raise RuntimeError(f"the active set did not settle within {100 * len(b)} steps.")
-
-
-def check_gram(M: Tensor, size: int | None = None) -> Tensor:
-    """Return M in float64, or raise a ValueError that says what is wrong with it."""
-    expected = "(T, T)" if size is None else f"({size}, {size})"
-    if M.ndim != 2 or M.shape[0] != M.shape[1] or len(M) == 0 or size not in (None, len(M)):
-        raise ValueError(f"a Gram matrix of shape {expected} is needed, but M has shape {tuple(M.shape)}.")
-    M = M.detach().double()
-    if not M.isfinite().all():
-        raise ValueError("M has entries that are not finite.")
-    return M

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import GradientBalancer, check_losses
-from mtl_ref.min_norm import min_norm, min_norm_two
+from mtl_ref.balancer import GradientBalancer
+from mtl_ref.checks import check_losses
+from mtl_ref.solvers.min_norm import min_norm, min_norm_two
 
 NORMALIZERS = ("none", "l2", "loss", "loss+")
 

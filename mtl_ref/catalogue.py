@@ -1,0 +1,169 @@
+"""The table of all methods. The benchmark, the pages, the tests and the speed scripts read it: a row a method.
+
+To add a method is to add a row. The class itself is imported from `mtl_ref.methods`, which holds no table.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from mtl_ref import methods
+from mtl_ref.balancer import GradientBalancer, LossBalancer
+from mtl_ref.problems.base import HardSharing, Problem
+
+
+@dataclass(frozen=True)
+class Method:
+    """What there is to know of a method, or of one form of it.
+
+    Attributes:
+        key: its name on the command line and in results.
+        title: its name on every page; `form` follows it where a method has several.
+        family: what kind of answer it is.
+        paper: its key in `book/references.bib`, or "" where the book's sources propose it without a paper.
+        tag: the first equation of it.
+        sees: what it looks at.
+        decides: by what it decides.
+        passes: backward passes through the encoder in a step, in words.
+        state: what it remembers from step to step.
+        gram: whether the direction is Jᵀα with an α found from the Gram matrix M (and the losses).
+        priorities: what a user's own weights mean after the method's scaling, or "" where they have no meaning.
+        chapter: the notebook that derives it, as NN_name.
+        make: from a problem (its tasks, kinds and prior losses) to the balancer.
+        form: which variant of the title it is, or "".
+        train: further keywords of `mtl_ref.train` that it is run with.
+    """
+
+    key: str
+    title: str
+    family: str
+    paper: str
+    tag: str
+    sees: str
+    decides: str
+    passes: str
+    state: str
+    gram: bool
+    priorities: str
+    chapter: str
+    make: Callable[[Problem], LossBalancer | GradientBalancer]
+    form: str = ""
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The title with its form: what a table or a legend says."""
+        return f"{self.title} {self.form}".strip()
+
+
+def last_layer(model: HardSharing) -> Iterable[nn.Parameter]:
+    """The parameters of the encoder's last linear or convolutional layer, where GradNorm looks."""
+    layers = [m for m in model.encoder.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))]
+    return layers[-1].parameters(recurse=False)
+
+
+LEARNED = {"balancer_lr": 0.025}  # of weights that the network's optimiser learns; GradNorm's own rate is the same
+ROWS = (
+    Method(
+        "equal", "equal weights", "weights chosen beforehand", "kurin2022", "WS.2",
+        sees="nothing", decides="nobody", passes="1", state="none", gram=False, priorities="",
+        chapter="01_many_losses", make=lambda p: methods.EqualWeighting(),
+    ),
+    Method(
+        "fixed", "fixed weights", "weights chosen beforehand", "kurin2022", "WS.1",
+        sees="nothing", decides="you", passes="1", state="none", gram=False, priorities="the weights themselves",
+        chapter="01_many_losses", make=lambda p: methods.FixedWeighting([1.0] * len(p.tasks)),
+    ),
+    Method(
+        "initial", "initial loss scaling", "values of the losses", "", "IS.1",
+        sees="the losses at the start", decides="making every loss start at 1", passes="1",
+        state="T initial losses", gram=False, priorities="Σ vᵢ Lᵢ/Lᵢ⁽⁰⁾",
+        chapter="02_scaling_losses", make=lambda p: methods.InitialLossScaling(),
+    ),
+    Method(
+        "prior", "prior loss scaling", "values of the losses", "", "PS.1",
+        sees="the labels", decides="dividing by what an answer without the input would lose", passes="1",
+        state="none", gram=False, priorities="Σ vᵢ Lᵢ/Lᵢ^prior",
+        chapter="02_scaling_losses", make=lambda p: methods.PriorLossScaling(p.prior_losses()),
+    ),
+    Method(
+        "realtime", "real-time loss scaling", "values of the losses", "", "RS.1",
+        sees="the losses now", decides="making every loss count by its relative change", passes="1",
+        state="none", gram=False, priorities="Σ vᵢ Lᵢ/sg(Lᵢ)",
+        chapter="02_scaling_losses", make=lambda p: methods.RealTimeLossScaling(),
+    ),
+    Method(
+        "geometric", "geometric mean", "values of the losses", "chennupati2019", "GM.1",
+        sees="the losses now", decides="making every loss count by its relative change", passes="1",
+        state="none", gram=False, priorities="∏ Lᵢ^vᵢ",
+        chapter="02_scaling_losses", make=lambda p: methods.GeometricMean(),
+    ),
+    Method(
+        "power", "power mean", "values of the losses", "", "PM.1",
+        sees="the losses now", decides="following the larger losses, more so for a larger γ", passes="1",
+        state="none", gram=False, priorities="Σ vᵢ Lᵢ^γ",
+        chapter="02_scaling_losses", make=lambda p: methods.PowerMean(2.0),
+    ),
+    Method(
+        "uncertainty", "uncertainty weighting", "values of the losses", "kendall2018", "UW.1",
+        sees="the losses now, slowly", decides="a likelihood with a learned noise level per task", passes="1",
+        state="T learned numbers", gram=False, priorities="Σ vᵢ (Lᵢ/2σᵢ² + log σᵢ)",
+        chapter="03_uncertainty", make=lambda p: methods.UncertaintyWeighting([p.kinds[t] for t in p.tasks]),
+        train=LEARNED,
+    ),
+    Method(
+        "awl", "log(1 + c²) weighting", "values of the losses", "liebel2018", "AW.1",
+        sees="the losses now, slowly", decides="a learned noise level per task, with a positive penalty",
+        passes="1", state="T learned numbers", gram=False, priorities="Σ vᵢ (Lᵢ/2cᵢ² + log(1 + cᵢ²))",
+        chapter="03_uncertainty", make=lambda p: methods.AutomaticWeightedLoss(len(p.tasks)), train=LEARNED,
+    ),
+    Method(
+        "normalized", "normalised gradients", "lengths of the gradients", "", "GN.4",
+        sees="the length of each gradient", decides="making all equally long", passes="T",
+        state="none", gram=True, priorities="Σ vᵢ gᵢ/‖gᵢ‖",
+        chapter="04_gradient_magnitude", make=lambda p: methods.GradientNormalization(),
+    ),
+    Method(
+        "normalized-rate", "normalised gradients", "lengths of the gradients", "", "GN.4", form="by rate",
+        sees="the length of each gradient, and the losses since the start",
+        decides="making a gradient longer, the more slowly its task learns", passes="T",
+        state="T initial losses", gram=True, priorities="Σ vᵢ rᵢ^α gᵢ/‖gᵢ‖",
+        chapter="04_gradient_magnitude", make=lambda p: methods.GradientNormalization(alpha=1.5),
+    ),
+    Method(
+        "gradnorm", "GradNorm", "lengths of the gradients", "chen2018", "GN.5",
+        sees="the length of each gradient on one layer",
+        decides="learning weights that let tasks progress at one pace", passes="1, and T of one layer",
+        state="T weights, T initial losses", gram=False, priorities="the target Ḡ vᵢ rᵢ^α",
+        chapter="04_gradient_magnitude", make=lambda p: methods.GradNorm(len(p.tasks)),
+        train={"shared": last_layer},
+    ),
+    Method(
+        "pcgrad", "PCGrad", "conflicts of the gradients", "yu2020", "PC.1",
+        sees="the angles between gradients", decides="removing what points against another task", passes="T",
+        state="random order", gram=True, priorities="",
+        chapter="05_gradient_conflict", make=lambda p: methods.PCGrad(),
+    ),
+    Method(
+        "mgda", "MGDA", "Pareto stationarity", "sener2018", "MG.1",
+        sees="all inner products", decides="the shortest weighted mean of the gradients", passes="T",
+        state="none", gram=True, priorities="", chapter="07_mgda", make=lambda p: methods.MGDA(),
+    ),
+    *(
+        Method(
+            f"mgda-{normalize}", "MGDA", "Pareto stationarity", "sener2018", "MG.1", form=normalize,
+            sees=f"all inner products{losses}", decides=f"the same of gradients divided by {by}", passes="T",
+            state="none", gram=True, priorities="", chapter="07_mgda",
+            make=lambda p, normalize=normalize: methods.MGDA(normalize=normalize),  # type: ignore[misc]
+        )
+        for normalize, by, losses in (
+            ("l2", "their lengths", ""),
+            ("loss", "their losses", ", the losses"),
+            ("loss+", "their losses and lengths", ", the losses"),
+        )
+    ),
+)  # fmt: skip
+
+METHODS = {row.key: row for row in ROWS}

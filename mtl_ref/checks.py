@@ -1,0 +1,69 @@
+"""What bad input is, and how it is said: the task, the value, and what was expected."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_losses(losses: Tensor, num_tasks: int | None = None, positive: bool = False) -> None:
+    """Raise a ValueError that names the task, the value and what was expected.
+
+    Args:
+        losses: what should be T finite floating-point losses, shape (T,).
+        num_tasks: the T that the method was built for, if it was built for one.
+        positive: whether the method divides by the losses or takes their logarithm.
+    """
+    if losses.ndim != 1 or len(losses) == 0 or not losses.is_floating_point():
+        raise ValueError(
+            f"losses must be a floating-point tensor of shape (T,), one loss per task, but has shape "
+            f"{tuple(losses.shape)} and type {losses.dtype}. Use torch.stack([loss_1, loss_2, ...])."
+        )
+    if num_tasks is not None and len(losses) != num_tasks:
+        raise ValueError(f"this method was built for {num_tasks} tasks but was given {len(losses)} losses.")
+    bad = ~torch.isfinite(losses)
+    if positive:
+        bad = bad | (losses <= 0)
+    if bad.any():
+        task = int(bad.nonzero()[0])
+        raise ValueError(
+            f"the loss of task {task} (counting from 0) is {losses[task].item()}, but every loss must be "
+            + ("positive and finite: this method divides by it." if positive else "finite.")
+        )
+
+
+def check_on_graph(losses: Tensor) -> None:
+    """Raise a ValueError if no gradient can flow back from the losses; `check_losses` says what else is wrong."""
+    if losses.is_floating_point() and not losses.requires_grad:
+        raise ValueError(
+            "losses are not on a graph, so there is nothing to differentiate. They may have been detached, "
+            "turned into numbers, or computed under torch.no_grad()."
+        )
+
+
+def as_vector(values: Tensor | Sequence[float], name: str, positive: bool = False) -> Tensor:
+    """Return T numbers as a floating-point tensor of shape (T,); they must be finite, and ≥ 0 or > 0."""
+    vector = torch.as_tensor(values).detach().clone()
+    if not vector.is_floating_point():
+        vector = vector.to(torch.get_default_dtype())
+    if vector.ndim != 1 or len(vector) == 0:
+        raise ValueError(f"{name} must hold one number per task, but has shape {tuple(vector.shape)}.")
+    bad = ~torch.isfinite(vector) | (vector <= 0 if positive else vector < 0)
+    if bad.any():
+        task = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{name} of task {task} (counting from 0) is {vector[task].item()}, but must be finite and "
+            + ("positive." if positive else "not negative.")
+        )
+    return vector
+
+
+def check_gram(M: Tensor, size: int | None = None) -> Tensor:
+    """Return M in float64, or raise a ValueError that says what is wrong with it."""
+    expected = "(T, T)" if size is None else f"({size}, {size})"
+    if M.ndim != 2 or M.shape[0] != M.shape[1] or len(M) == 0 or size not in (None, len(M)):
+        raise ValueError(f"a Gram matrix of shape {expected} is needed, but M has shape {tuple(M.shape)}.")
+    M = M.detach().double()
+    if not M.isfinite().all():
+        raise ValueError("M has entries that are not finite.")
+    return M

@@ -1,0 +1,43 @@
+"""The methods, an idea a file, in the order of the book. No file imports another."""
+
+from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
+from mtl_ref.methods.mgda import MGDA
+from mtl_ref.methods.pcgrad import PCGrad
+from mtl_ref.methods.scaling import (
+    GeometricMean,
+    InitialLossScaling,
+    PowerMean,
+    PriorLossScaling,
+    RealTimeLossScaling,
+    prior_cross_entropy,
+    prior_mse,
+    uniform_cross_entropy,
+    zero_mse,
+)
+from mtl_ref.methods.uncertainty import AutomaticWeightedLoss, UncertaintyWeighting
+from mtl_ref.methods.weighting import EqualWeighting, FixedWeighting
+
+__all__ = [
+    # weighting the losses
+    "FixedWeighting",
+    "EqualWeighting",
+    "InitialLossScaling",
+    "PriorLossScaling",
+    "RealTimeLossScaling",
+    "GeometricMean",
+    "PowerMean",
+    "UncertaintyWeighting",
+    "AutomaticWeightedLoss",
+    # by the lengths of gradients
+    "GradientNormalization",
+    "GradNorm",
+    # by their conflicts
+    "PCGrad",
+    # to a Pareto stationary point
+    "MGDA",
+    # what a loss is worth at the start, and to an answer that ignores the input
+    "uniform_cross_entropy",
+    "prior_cross_entropy",
+    "zero_mse",
+    "prior_mse",
+]
