@@ -48,7 +48,9 @@ __all__ = [
 ]
 
 LATER = {"train": "mtl_ref.training", "History": "mtl_ref.training"}  # and the modules of these names
-LATER |= dict.fromkeys(("catalogue", "problems", "metrics", "results", "plotting", "page"), "")
+LATER |= dict.fromkeys(
+    ("benchmark", "catalogue", "metrics", "page", "plotting", "problems", "results", "training"), ""
+)
 
 
 def __getattr__(name: str) -> Any:
