@@ -1,5 +1,6 @@
 """What must agree between files: the address, the version, the names, the dependencies."""
 
+import ast
 import os
 import re
 import tomllib
@@ -24,7 +25,7 @@ TEXTS = {
     str(p.relative_to(ROOT)): p.read_text()
     for p in OURS
     if p.suffix in {"", ".py", ".md", ".ipynb", ".toml", ".txt", ".yml", ".cff", ".bib", ".css"}
-    if p.is_file() and "__pycache__" not in p.parts
+    if p.is_file() and p.name != ".git" and "__pycache__" not in p.parts
 }
 
 
@@ -101,3 +102,66 @@ def test_every_public_name_is_on_the_api_page() -> None:
     for name in mtl_ref.problems.__all__:  # a module under the name that it is imported by
         module = getattr(getattr(mtl_ref.problems, name), "__name__", "").removeprefix("mtl_ref.")
         assert {f"problems.{name}", module} & set(documented), name
+
+
+# From top to bottom: a file imports what stands below it, or in its own folder.
+LEVELS = [
+    *("page", "plotting", "benchmark", "results", "catalogue", "training", "metrics", "problems", "methods"),
+    *("solvers", "balancer", "distributed", "gradients", "checks", "files"),
+]
+
+
+def imported(source: str) -> set[str]:
+    """What a file imports of the package, anywhere in it: modules, and names with the module they come from."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = "mtl_ref" if node.level else node.module  # a relative import is not among our habits
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "mtl_ref"}
+
+
+def import_faults(path: str, source: str) -> list[str]:
+    """The imports of a file of the package, at `path` below mtl_ref, that do not go down."""
+    parts = path.removesuffix(".py").split("/")
+    if parts[0] not in LEVELS:
+        return [f"{path}: {parts[0]} has no place in LEVELS"] if imported(source) else []
+    faults = []
+    for name in imported(source):
+        room = (name + ".").split(".")[1]
+        inside = room == parts[0] and (room != "methods" or parts[1] == "__init__")
+        if not inside and room not in LEVELS[LEVELS.index(parts[0]) + 1 :]:
+            faults.append(f"{path} imports {name}")
+    return faults
+
+
+def test_imports_go_down_the_list_of_levels() -> None:
+    package = {p.relative_to(ROOT / "mtl_ref"): p.read_text() for p in (ROOT / "mtl_ref").rglob("*.py")}
+    files = {str(path): source for path, source in package.items() if str(path) != "__init__.py"}
+    assert {path.split("/")[0].removesuffix(".py") for path in files} - {"assets"} <= set(LEVELS)
+    faults = {fault for path, source in files.items() for fault in import_faults(path, source)}
+    assert faults - {"benchmark.py imports mtl_ref"} == set()  # until the runner has a folder
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("balancer.py", "from mtl_ref.methods import PCGrad"),  # up
+        ("balancer.py", "def f():\n    from mtl_ref import metrics"),  # up, inside a function
+        ("gradients.py", "import mtl_ref.balancer"),
+        ("benchmark/runs.py", "import mtl_ref as mtl"),  # the package itself is above all
+        ("results.py", "from mtl_ref import MGDA"),
+        ("methods/pcgrad.py", "from mtl_ref.methods.mgda import MGDA"),  # sideways
+        ("new.py", "from mtl_ref.checks import check_gram"),  # without a place
+    ],
+)
+def test_an_import_that_does_not_go_down_is_found(path: str, source: str) -> None:
+    assert import_faults(path, source) != []
+
+
+def test_an_import_that_goes_down_is_none() -> None:
+    assert import_faults("page.py", "import torch\nfrom mtl_ref import plotting\nimport mtl_ref.files") == []
+    assert import_faults("problems/celeba/standin.py", "from mtl_ref.problems.standin import cached") == []
+    assert import_faults("methods/__init__.py", "from mtl_ref.methods.mgda import MGDA") == []
