@@ -41,6 +41,7 @@ class LossBalancer(Balancer):
         *,
         shared: Iterable[nn.Parameter] | None = None,
         features: Tensor | Sequence[Tensor] | None = None,
+        retain_graph: bool = False,
     ) -> Tensor | None:
         """Add the gradients of `forward(losses)` to `.grad` of all that the losses depend on.
 
@@ -48,6 +49,7 @@ class LossBalancer(Balancer):
             losses: the task losses, shape (T,), on the graph.
             shared: accepted and unused, so that loss-level and gradient methods swap freely.
             features: accepted and unused, likewise.
+            retain_graph: whether the graph stays for another backward pass, as in PyTorch.
 
         Returns:
             The task weights that were used, ∂ forward / ∂ L_i, shape (T,).
@@ -58,9 +60,13 @@ class LossBalancer(Balancer):
         """
         check_on_graph(losses)
         total = self(losses)
-        (weights,) = torch.autograd.grad(total, losses, retain_graph=True)
-        total.backward()
-        return weights
+        weights: list[Tensor] = []
+        hook = losses.register_hook(weights.append)  # type: ignore[no-untyped-call]
+        try:
+            total.backward(retain_graph=retain_graph)
+        finally:
+            hook.remove()
+        return weights[0].clone()
 
 
 class GradientBalancer(Balancer):
@@ -112,6 +118,7 @@ class GradientBalancer(Balancer):
         *,
         shared: Iterable[Tensor] | None = None,
         features: Tensor | Sequence[Tensor] | None = None,
+        retain_graph: bool = False,
     ) -> Tensor | None:
         """Add the direction to `.grad` of what the tasks share, and each task's own gradient to the rest.
 
@@ -124,27 +131,28 @@ class GradientBalancer(Balancer):
             features: the shared representation Z: all that the heads take from the encoder, one tensor or
                 several, none computed from another. The gradients with respect to Z are combined instead, and
                 the result goes back through the encoder once.
+            retain_graph: whether the graph stays for another backward pass, as in PyTorch.
 
         Returns:
             The task weights α of the direction, shape (T,), or None if it is no weighted sum.
 
         Raises:
             ValueError: the losses are not finite floating-point numbers of shape (T,) on a graph, or break a
-                condition of the method; both or neither of `shared` and `features` are given; none of the shared
-                parameters requires a gradient; the features do not separate the heads from the encoder.
-                Nothing has been changed by then.
+                condition of the method; both or neither of `shared` and `features` are given; no tensor in them
+                requires a gradient or is reached by a loss; a shared parameter is no leaf; the features do not
+                separate the heads from the encoder. Nothing has been changed by then.
         """
         self.check(losses)
         check_on_graph(losses)
-        inputs = what_to_combine(shared, features)
+        inputs = what_to_combine(losses, shared, features)
         if shared is None:
             check_separates(inputs, losses)
-        J = task_gradients(losses, inputs)  # (T, P)
+        J = task_gradients(losses, inputs, retain_graph)  # (T, P)
         d, weights = self.combine(J, losses)
         pieces = [piece.view_as(x).to(x.dtype) for piece, x in zip(split_like(d, inputs), inputs, strict=True)]
         if shared is not None:
             for parameter, piece in zip(inputs, pieces, strict=True):
                 add_to_grad(parameter, piece)
         else:
-            torch.autograd.backward(inputs, pieces)
+            torch.autograd.backward(inputs, pieces, retain_graph=retain_graph)
         return weights

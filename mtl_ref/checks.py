@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def check_losses(losses: Tensor, num_tasks: int | None = None, positive: bool = False) -> None:
+def check_losses(losses: object, num_tasks: int | None = None, positive: bool = False) -> None:
     """Raise a ValueError that names the task, the value and what was expected.
 
     Args:
@@ -14,6 +14,7 @@ def check_losses(losses: Tensor, num_tasks: int | None = None, positive: bool = 
         num_tasks: the T that the method was built for, if it was built for one.
         positive: whether the method divides by the losses or takes their logarithm.
     """
+    losses = check_tensor(losses)
     if losses.ndim != 1 or len(losses) == 0 or not losses.is_floating_point():
         raise ValueError(
             f"losses must be a floating-point tensor of shape (T,), one loss per task, but has shape "
@@ -32,8 +33,19 @@ def check_losses(losses: Tensor, num_tasks: int | None = None, positive: bool = 
         )
 
 
-def check_on_graph(losses: Tensor) -> None:
+def check_tensor(losses: object) -> Tensor:
+    """The losses as they are, or a ValueError if they are a list, a dict or a number."""
+    if not isinstance(losses, Tensor):
+        raise ValueError(
+            f"losses must be one tensor of shape (T,), one loss per task, but is a {type(losses).__name__}. "
+            "Use torch.stack([loss_1, loss_2, ...]), of a dict torch.stack(list(losses.values()))."
+        )
+    return losses
+
+
+def check_on_graph(losses: object) -> None:
     """Raise a ValueError if no gradient can flow back from the losses; `check_losses` says what else is wrong."""
+    losses = check_tensor(losses)
     if losses.is_floating_point() and not losses.requires_grad:
         raise ValueError(
             "losses are not on a graph, so there is nothing to differentiate. They may have been detached, "

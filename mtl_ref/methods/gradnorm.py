@@ -146,13 +146,14 @@ class GradNorm(LossBalancer):
         *,
         shared: Iterable[nn.Parameter] | None = None,
         features: Tensor | Sequence[Tensor] | None = None,
+        retain_graph: bool = False,
     ) -> Tensor:
         check_on_graph(losses)
         check_losses(losses, num_tasks=len(self.weights))
         self.rate.check(losses)
-        norms = gradient_norms(losses, what_to_combine(shared, features))  # (T,)
+        norms = gradient_norms(losses, what_to_combine(losses, shared, features))  # (T,)
         used = self.weights.to(losses)
-        self(losses).backward()
+        self(losses).backward(retain_graph=retain_graph)
         if norms.isfinite().all():
             self.update(norms, losses.detach().double())
         return used
