@@ -90,6 +90,14 @@ def notices(folder: Path, command: list[str]) -> bool:
     return done.returncode != 0
 
 
+def tests_of(file: Path) -> list[str]:
+    """The tests of a file's name, wherever they stand, and those of the contract for a method."""
+    names = (file.stem, *ALSO.get(file.stem, ()))
+    found = [path for name in names for path in (ROOT / "tests").rglob(f"test_{name}.py")]
+    contract = [ROOT / "tests" / "contract"] if file.parent.name == "methods" else []
+    return [str(path.relative_to(ROOT)) for path in found + contract]
+
+
 def main(arguments: list[str]) -> int:
     tests_only = "--tests-only" in arguments
     names = [a for a in arguments if not a.startswith("--")]
@@ -101,7 +109,7 @@ def main(arguments: list[str]) -> int:
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "_build", ".*_cache"))
         for file in files:
             target = folder / file.relative_to(ROOT)
-            tests = [f"tests/test_{name}.py" for name in (file.stem, *ALSO.get(file.stem, ()))]
+            tests = tests_of(file)
             for tag, broken, source in mutants(file.read_text()):
                 chapter = next(p for p, text in chapters.items() if f"tag{{{tag}}}" in text)
                 target.write_text(source)

@@ -1,0 +1,82 @@
+"""What a step of any method keeps to: what lies in `.grad` is added to, the order and the scale of the losses."""
+
+import pytest
+import torch
+from cases import SCALES, Method, Net, Tiny, both_ways, build, every_row, ordered_rows
+from torch import Tensor
+
+import mtl_ref as mtl
+
+# the degree of the direction in a number that all losses are multiplied by; that of a row not named is 1
+DEGREES = {
+    "initial": 0,  # by the losses of the first step
+    "realtime": 0,
+    "normalized": 0,
+    "normalized-rate": 0,
+    "mgda-l2": 0,
+    "mgda-loss": 0,
+    "mgda-loss+": -1,
+}
+
+
+def two_steps(
+    row: Method, by: str = "shared", order: tuple[int, ...] = (0, 1, 2), scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The gradients that a second step leaves, on losses that have changed unequally, and its weights."""
+    net, balancer = Net(), build(row, order)
+    for decay in ((1.0, 1.0, 1.0), (0.5, 0.9, 0.7)):
+        net.zero_grad()
+        losses = scale * net.losses() * torch.tensor(decay, dtype=torch.float64)
+        weights = balancer.backward(losses[list(order)], **net.given(by))
+    return net.grads(), weights
+
+
+@every_row
+@both_ways
+def test_gradients_that_are_there_are_added_to(row: Method, by: str) -> None:
+    once, twice = Net(), Net()
+    for p in twice.parameters():
+        p.grad = torch.full_like(p, 0.5)
+    for net in (once, twice):
+        build(row).backward(net.losses(), **net.given(by))
+    torch.testing.assert_close(twice.grads(), once.grads() + 0.5)
+
+
+@ordered_rows
+@both_ways
+def test_the_order_of_the_tasks_orders_the_weights_and_nothing_else(row: Method, by: str) -> None:
+    gradients, weights = two_steps(row, by)
+    for order in ((1, 2, 0), (2, 1, 0)):
+        moved, moved_weights = two_steps(row, by, order)
+        torch.testing.assert_close(moved, gradients, rtol=1e-8, atol=1e-12)
+        assert (weights is None) == (moved_weights is None)
+        if weights is not None:
+            torch.testing.assert_close(moved_weights, weights[list(order)], rtol=1e-8, atol=1e-12)
+
+
+@every_row
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_common_scale_of_the_losses_leaves_the_direction_up_to_its_degree(row: Method, scale: float) -> None:
+    part = slice(0, sum(p.numel() for p in Net().encoder.parameters()))
+    (plain, _), (scaled, _) = two_steps(row), two_steps(row, scale=scale)
+    factor = scale ** DEGREES.get(row.key, 1)
+    torch.testing.assert_close(scaled[part] / factor, plain[part], rtol=1e-6, atol=1e-9)
+
+
+@every_row
+@both_ways
+def test_a_single_precision_model_keeps_its_type(row: Method, by: str) -> None:
+    net = Net(dtype=torch.float32)
+    weights = build(row).backward(net.losses(), **net.given(by))
+    assert weights is None or weights.dtype == torch.float32
+    assert net.grads().dtype == torch.float32
+    exact = Net()
+    build(row).backward(exact.losses(), **exact.given(by))
+    torch.testing.assert_close(net.grads().double(), exact.grads(), rtol=1e-3, atol=1e-4)
+
+
+@every_row
+def test_it_trains_a_problem(row: Method) -> None:
+    problem = Tiny()
+    history = mtl.train(problem, build(row), epochs=60, lr=0.05, device="cpu", **row.train)
+    assert all(last < first for first, last in zip(history.losses[0], history.losses[-1], strict=True))
