@@ -20,7 +20,7 @@ TAG = re.compile(r"# .*?\(([A-Z]{2}\.\d+)\)")
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.MatMult: None}
 SIMPLE = (ast.Assign, ast.AugAssign, ast.Return, ast.If)
 COMPARISONS = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
-ALSO = {"min_norm": ["mgda"], "metrics": ["pcgrad"]}  # where a file's tests stand in two files
+ALSO = {"min_norm": ["frank_wolfe", "mgda"]}  # where a file's tests stand in two files
 NAMES = {"argmin": "argmax", "argmax": "argmin", "min": "max", "max": "min", "sum": "mean", "mean": "sum"}
 
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from cases import SCALES, draw
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -118,3 +119,42 @@ def test_holm_keeps_the_order_and_never_exceeds_bonferroni(p):
     )
     by_size = [corrected[i] for i in sorted(range(len(p)), key=p.__getitem__)]
     assert by_size == sorted(by_size)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_conflict_gives_cosines_and_magnitude_similarities(scale):
+    J = scale * torch.tensor([[1.0, 0.0], [-3.0, 0.0], [2.0, 2.0]], dtype=torch.float64)
+    cosine, similarity = metrics.conflict(J)
+    half = math.sqrt(0.5)
+    torch.testing.assert_close(cosine, torch.tensor([[1, -1, half], [-1, 1, -half], [half, -half, 1]]).double())
+    assert similarity[0, 1].item() == pytest.approx(2 * 1 * 3 / (1 + 9))
+    assert similarity[0, 2].item() == pytest.approx(2 * math.sqrt(8) / (1 + 8))
+    torch.testing.assert_close(similarity, similarity.T)
+    torch.testing.assert_close(similarity.diagonal(), torch.ones(3, dtype=torch.float64))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5))
+def test_conflict_agrees_with_pytorchs_cosines(seed, T):
+    J = draw(T, 3, seed, dtype=torch.float32)
+    cosine, similarity = metrics.conflict(J)
+    torch.testing.assert_close(
+        cosine, torch.cosine_similarity(J.double().unsqueeze(0), J.double().unsqueeze(1), dim=2)
+    )
+    assert ((similarity > 0) & (similarity <= 1 + 1e-12)).all()
+
+
+def test_a_gradient_of_zero_has_no_direction():
+    cosine, similarity = metrics.conflict(torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
+    assert cosine[0].tolist() == [0.0, 0.0, 0.0]
+    assert similarity[0].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_conflict_keeps_no_graph():
+    J = draw(2, 2).requires_grad_()
+    assert not metrics.conflict(J)[0].requires_grad
+
+
+@pytest.mark.parametrize("gradients", [torch.zeros(3), torch.zeros(0, 3), torch.zeros(2, 3, dtype=torch.long)])
+def test_conflict_takes_one_row_a_task(gradients):
+    with pytest.raises(ValueError, match="gradients must be a floating-point tensor"):
+        metrics.conflict(gradients)

@@ -1,6 +1,7 @@
 """Methods that combine the gradients: from J to the direction, and from the direction to `.grad`."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -124,6 +125,24 @@ def test_the_encoder_gets_the_direction_and_each_head_its_own_unscaled_gradient(
         torch.testing.assert_close(weights, alpha, rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(net.grads("encoder"), d, rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(net.grads("heads"), own)
+
+
+@gradient_rows
+def test_it_does_not_matter_how_losses_and_features_are_put_together(row: Method) -> None:
+    ways: list[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], object]]] = [
+        (lambda losses: losses, lambda z: z),
+        (lambda losses: torch.cat([loss.reshape(1) for loss in losses]), lambda z: [z]),
+        (lambda losses: losses * 1.0, lambda z: iter([z])),
+        (lambda losses: torch.stack([*losses, losses[0]])[:3], lambda z: (z, z)),
+    ]
+    found = []
+    for way, wrap in ways:
+        net = Net()
+        weights = build(row).backward(way(net.losses()), features=wrap(net.z))
+        found.append((net.grads(), weights))
+    for gradients, weights in found[1:]:
+        torch.testing.assert_close(gradients, found[0][0])
+        assert weights is None or torch.allclose(weights, found[0][1])
 
 
 @gradient_rows

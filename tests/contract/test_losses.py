@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from cases import LOSS, SCALES, Method, Net, build, looks_at_gradients, loss_rows, rows
+from cases import LOSS, SCALES, Method, Net, both_ways, build, looks_at_gradients, loss_rows, rows
 
 plain_rows = rows([row for row in LOSS if not looks_at_gradients(row)])
 
 
 @loss_rows
-def test_the_model_gets_the_gradients_of_forward_and_the_weights_are_its_derivatives(row: Method) -> None:
+@both_ways
+def test_the_model_gets_the_gradients_of_forward_and_the_weights_are_its_derivatives(row: Method, by: str) -> None:
     net, plain, balancer = Net(), Net(), build(row)
     for scale in (1.0, 0.5):  # at the first step, and with the state that it leaves
         net.zero_grad(), plain.zero_grad()
@@ -19,7 +20,7 @@ def test_the_model_gets_the_gradients_of_forward_and_the_weights_are_its_derivat
         assert total.shape == ()
         (derivatives,) = torch.autograd.grad(total, losses, retain_graph=True)
         total.backward()
-        weights = balancer.backward(scale * net.losses(), **net.given("shared"))
+        weights = balancer.backward(scale * net.losses(), **net.given(by))
         torch.testing.assert_close(weights, derivatives, rtol=1e-12, atol=0)
         assert not weights.requires_grad
         torch.testing.assert_close(net.grads(), plain.grads(), rtol=1e-12, atol=1e-15)

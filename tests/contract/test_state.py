@@ -79,12 +79,11 @@ def test_it_moves_with_to(row: Method, dtype: torch.dtype) -> None:
 @every_row
 def test_what_it_was_given_and_what_it_returned_is_a_copy(row: Method) -> None:
     net, balancer = Net(), build(row)
-    used = balancer.backward(net.losses(), **net.given("shared"))
-    before = None if used is None else used.clone()
     losses = net.losses()
-    balancer.backward(losses, **net.given("shared"))
-    state = copy.deepcopy(balancer.state_dict())
+    used = balancer.backward(losses, **net.given("shared"))
+    before, state = copy.deepcopy((used, balancer.state_dict()))
     with torch.no_grad():
         losses.mul_(10)
-    assert used is None or torch.equal(used, before)
     assert all(torch.equal(value, state[name]) for name, value in balancer.state_dict().items())
+    balancer.backward(net.losses(), **net.given("shared"))
+    assert used is before is None or torch.equal(used, before)

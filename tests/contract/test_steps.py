@@ -18,6 +18,8 @@ DEGREES = {
     "mgda-loss+": -1,
 }
 
+ENCODER = slice(sum(p.numel() for p in Net().encoder.parameters()))
+
 
 def two_steps(
     row: Method, by: str = "shared", order: tuple[int, ...] = (0, 1, 2), scale: float = 1.0
@@ -55,12 +57,20 @@ def test_the_order_of_the_tasks_orders_the_weights_and_nothing_else(row: Method,
 
 
 @every_row
+@both_ways
+def test_one_task_keeps_its_direction(row: Method, by: str) -> None:
+    gradients, _ = two_steps(row, by, (0,))
+    plain = Net()
+    plain.losses()[0].backward()
+    torch.testing.assert_close(*(x[ENCODER] / x[ENCODER].norm() for x in (gradients, plain.grads())))
+
+
+@every_row
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_common_scale_of_the_losses_leaves_the_direction_up_to_its_degree(row: Method, scale: float) -> None:
-    part = slice(0, sum(p.numel() for p in Net().encoder.parameters()))
     (plain, _), (scaled, _) = two_steps(row), two_steps(row, scale=scale)
     factor = scale ** DEGREES.get(row.key, 1)
-    torch.testing.assert_close(scaled[part] / factor, plain[part], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(scaled[ENCODER] / factor, plain[ENCODER], rtol=1e-6, atol=1e-9)
 
 
 @every_row
@@ -76,7 +86,8 @@ def test_a_single_precision_model_keeps_its_type(row: Method, by: str) -> None:
 
 
 @every_row
-def test_it_trains_a_problem(row: Method) -> None:
-    problem = Tiny()
-    history = mtl.train(problem, build(row), epochs=60, lr=0.05, device="cpu", **row.train)
+@both_ways
+def test_it_trains_a_problem(row: Method, by: str) -> None:
+    settings = {"epochs": 30, "lr": 0.1, **({"features": True} if by == "features" else row.train)}
+    history = mtl.train(Tiny(), build(row), device="cpu", **settings)
     assert all(last < first for first, last in zip(history.losses[0], history.losses[-1], strict=True))
