@@ -4,7 +4,7 @@ To add a method is to add a row. The class itself is imported from `mtl_ref.meth
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -167,3 +167,19 @@ ROWS = (
 )  # fmt: skip
 
 METHODS = {row.key: row for row in ROWS}
+
+
+def upper_bound(row: Method) -> Method:
+    """The same method at the representation ("upper bound"): one pass through the encoder, whatever T is."""
+    first, *rest = row.key.split("-")
+    key, train = "-".join([first, "ub", *rest]), {**row.train, "features": True}
+    return replace(row, key=key, title=f"{row.title}-UB", passes="1", train=train)
+
+
+CONTESTANTS = {  # what a benchmark runs: every method, and two rows that are many runs each
+    "equal": METHODS["equal"],
+    "fixed": replace(METHODS["fixed"], title="searched weights"),
+    "single": replace(METHODS["fixed"], key="single", title="single tasks", decides="a network for each task"),
+}
+CONTESTANTS |= {row.key: row for row in ROWS if row.key not in CONTESTANTS}
+CONTESTANTS |= {row.key: row for row in map(upper_bound, ROWS) if row.gram}

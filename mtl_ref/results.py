@@ -4,7 +4,6 @@ import atexit
 import hashlib
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from mtl_ref.catalogue import CONTESTANTS
+from mtl_ref.files import written_whole
 from mtl_ref.metrics import confidence_interval, delta_m, holm, mean_rank, paired_difference
 
 Result = dict[str, Any]
@@ -30,15 +31,22 @@ def digest(result: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def run_name(problem: str, profile: str, method: str, lr: float, seed: int) -> str:
+    """What the files of a run are called, without their ending; a method may name a member, as "fixed:3"."""
+    return f"{problem}_{profile}_{method.replace(':', '-')}_lr{lr:g}_seed{seed}"
+
+
+def name_of(method: str) -> str:
+    """What a page calls a method of the results: its name in the catalogue, with the member if there is one."""
+    key, _, member = method.partition(":")
+    return f"{CONTESTANTS[key].name} {member}".strip()
+
+
 def write(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result file whole or not at all: beside its place, then into it."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with open(unfinished, "w") as file:
+    """Write a result file whole or not at all."""
+    with written_whole(path) as file:
         lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in result.items())
         file.write("{" + ",\n".join([*lines, f'"sha256": "{digest(result)}"']) + "}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
 
 
 def read(path: Path) -> Result:
@@ -57,7 +65,7 @@ def read(path: Path) -> Result:
     return dict(result)
 
 
-def fault(path: Path, description: Mapping[str, Any]) -> str | None:
+def mismatch(path: Path, description: Mapping[str, Any]) -> str | None:
     """Why a file is not the finished result of the run described, or None if it is."""
     try:
         result = read(path)
@@ -160,7 +168,7 @@ class Chosen:
 
     @property
     def seconds(self) -> float:
-        """Training time of the fastest epoch, which other work of the machine slows least. "single": all tasks."""
+        """The fastest epoch's training time: the one least disturbed by other load. "single": all tasks."""
         fastest: dict[str, float] = {}
         for result in self.results:
             fastest[result["method"]] = min(fastest.get(result["method"], math.inf), *result["seconds"])

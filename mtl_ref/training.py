@@ -1,6 +1,5 @@
 """Train one network on one problem with one balancing method, and keep what happened."""
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mtl_ref.balancer import GradientBalancer, LossBalancer
+from mtl_ref.files import written_whole
 from mtl_ref.metrics import mean_rank
 from mtl_ref.problems.base import HardSharing, Problem
 
-KEPT = ("losses", "weights", "validation", "test", "seconds")  # of a history, in a checkpoint
+CHECKPOINTED = ("losses", "weights", "validation", "test", "seconds", "mean_step")  # of a history
+MEASURE_EVERY = 10  # steps: the length of one of them is measured
 
 
 @dataclass
@@ -29,6 +29,7 @@ class History:
         weights: mean task weights, (T,) each, or None where the method has none.
         validation, test: the problem's metrics.
         seconds: training time of the epoch, without evaluation.
+        mean_step: how far a step moves the network, in Euclidean length: the mean of every tenth step.
         model: the trained network after the last epoch.
     """
 
@@ -39,6 +40,7 @@ class History:
     validation: list[dict[str, float]] = field(default_factory=list)
     test: list[dict[str, float]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    mean_step: float = 0.0
     model: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -94,6 +96,8 @@ def train(
     Raises:
         ValueError: the checkpoint belongs to a run with other settings, or is not a checkpoint.
     """
+    from tqdm import tqdm
+
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     problem.to(device)
     settings = {
@@ -114,17 +118,19 @@ def train(
             own = {"lr": lr if balancer_lr is None else balancer_lr, "weight_decay": 0.0}
             groups.append({"params": list(balancer.parameters()), **own})
         steps = optimizer(groups, lr=lr)
+        lengths = StepLengths(steps)
         schedule = torch.optim.lr_scheduler.ExponentialLR(steps, decay)
-        looked_at = None if features else list(model.encoder.parameters() if shared is None else shared(model))
+        inspected = None if features else list(model.encoder.parameters() if shared is None else shared(model))
         history = History(problem.tasks, problem.metrics, model=model)
-        saved = Checkpoint(checkpoint, settings, history, order, [model, balancer, steps, schedule])
+        saved = Checkpoint(checkpoint, settings, history, order, [model, balancer, steps, schedule, lengths])
         saved.load(device)
         for _ in tqdm(range(len(history.losses), epochs), desc="training", unit="epoch", leave=False):
             started = time.perf_counter()
-            losses, weights = train_epoch(problem, model, balancer, steps, order, looked_at)
+            losses, weights = train_epoch(problem, model, balancer, steps, order, inspected)
             history.losses.append(losses)
             history.weights.append(weights)
             history.seconds.append(time.perf_counter() - started)
+            history.mean_step = lengths.mean
             schedule.step()
             history.validation.append(problem.evaluate(model, "validation"))
             history.test.append(problem.evaluate(model, "test"))
@@ -162,6 +168,42 @@ def _mean_rows(rows: list[Tensor]) -> list[float]:
     return torch.stack(rows).mean(0).tolist()
 
 
+class StepLengths:
+    """How far, in Euclidean length, every tenth step moves the network: the optimiser's first group of parameters.
+
+    The sums belong to a run's state, so that a resumed run has the same mean.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.network = optimizer.param_groups[0]["params"]
+        self.steps, self.measured, self.sum = 0, 0, 0.0
+        optimizer.register_step_pre_hook(self.before)
+        optimizer.register_step_post_hook(self.after)
+
+    def before(self, *_: Any) -> None:
+        """Keep the parameters, if this step is to be measured."""
+        self.kept = [p.detach().clone() for p in self.network] if self.steps % MEASURE_EVERY == 0 else []
+
+    def after(self, *_: Any) -> None:
+        """Count the step, and add its length if it is measured."""
+        self.steps += 1
+        if self.kept:
+            pairs = zip(self.network, self.kept, strict=True)
+            self.sum += sum((p.detach() - k).double().square().sum().item() for p, k in pairs) ** 0.5
+            self.measured += 1
+
+    @property
+    def mean(self) -> float:
+        """The mean length of the measured steps."""
+        return self.sum / self.measured
+
+    def state_dict(self) -> dict[str, float]:
+        return {"steps": self.steps, "measured": self.measured, "sum": self.sum}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps, self.measured, self.sum = state["steps"], state["measured"], state["sum"]
+
+
 class Checkpoint:
     """The whole state of a run in one file, which is replaced in one step after each epoch.
 
@@ -185,10 +227,10 @@ class Checkpoint:
         self.settings, self.history, self.order, self.parts = settings, history, order, parts
 
     def save(self) -> None:
-        """Write the state beside the file, then put it in the file's place."""
+        """Write the state whole, in the file's place."""
         if self.path is None:
             return
-        history = {name: getattr(self.history, name) for name in KEPT}
+        history = {name: getattr(self.history, name) for name in CHECKPOINTED}
         state = {
             "settings": self.settings,
             "history": history,
@@ -196,12 +238,8 @@ class Checkpoint:
             "random": [torch.get_rng_state(), self.order.get_state()],
             "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         }
-        unfinished = self.path.with_name(self.path.name + ".unfinished")
-        with open(unfinished, "wb") as file:
+        with written_whole(self.path, "wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self.path)
 
     def load(self, device: torch.device) -> None:
         """Bring the run to the state in the file, if there is one."""

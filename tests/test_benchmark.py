@@ -18,16 +18,17 @@ from scipy import stats
 
 import mtl_ref as mtl
 from mtl_ref import benchmark, results, training
+from mtl_ref.benchmark import settings
+from mtl_ref.benchmark.__main__ import main
+from mtl_ref.catalogue import CONTESTANTS, last_layer
 
 
 def tiny(profile):
     sizes = {"train": 300, "validation": 100, "test": 100}
     return benchmark.Setting(
         lambda: mtl.problems.MultiMNIST(batch_size=100).keep(sizes),
-        kinds={"left": "classification", "right": "classification"},
         epochs=3,
         lrs=(3e-3,),
-        prior=benchmark.digit_priors,
     )
 
 
@@ -102,26 +103,22 @@ def test_the_mean_step_is_the_length_of_an_update(finished):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         before = [p.detach().clone() for p in problem.model().parameters()]
-    measured = benchmark.Measured(torch.optim.Adam)
     one_batch = mtl.problems.MultiMNIST(batch_size=300).keep({"train": 300, "validation": 9, "test": 9})
-    history = mtl.train(one_batch, mtl.EqualWeighting(), epochs=1, seed=0, optimizer=measured)
+    history = mtl.train(one_batch, mtl.EqualWeighting(), epochs=1, seed=0)
     pairs = zip(history.model.parameters(), before, strict=True)
-    assert measured.mean_step == pytest.approx(
-        sum((a - b).square().sum().item() for a, b in pairs) ** 0.5, rel=1e-5
-    )
+    length = sum((a - b).square().sum().item() for a, b in pairs) ** 0.5
+    assert history.mean_step == pytest.approx(length, rel=1e-5)
 
 
-def test_measuring_changes_nothing(finished):
-    plain = mtl.train(tiny("quick").problem, mtl.EqualWeighting(), epochs=1, lr=3e-3)
-    measured = mtl.train(
-        tiny("quick").problem,
-        mtl.EqualWeighting(),
-        epochs=1,
-        lr=3e-3,
-        optimizer=benchmark.Measured(torch.optim.Adam),
-    )
-    assert plain.losses == measured.losses
-    assert plain.test == measured.test
+def test_every_tenth_step_is_measured(monkeypatch):
+    """All parameters move by 1 in step 0, 11 in step 10, and so on."""
+    weight = torch.nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    lengths = training.StepLengths(optimizer)
+    for step in range(25):
+        weight.grad = torch.full((4,), 1.0 + step)
+        optimizer.step()
+    assert lengths.mean == pytest.approx(2 * (1 + 11 + 21) / 3)
 
 
 def test_a_finished_run_is_skipped(finished, tmp_path, epochs_trained):
@@ -170,6 +167,7 @@ def test_what_is_not_the_result_of_this_run_is_set_aside_and_done_again(finished
 
 KILLED = """
 import sys
+from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from mtl_ref import benchmark, training
 from test_benchmark import RUN, tiny
@@ -180,7 +178,7 @@ def reported(*arguments):
     print("an epoch", flush=True)
     return result
 training.train_epoch = reported
-benchmark.execute(RUN, benchmark.Path(sys.argv[2]))
+benchmark.execute(RUN, Path(sys.argv[2]))
 """
 
 
@@ -245,7 +243,7 @@ def test_a_run_that_another_process_does_is_left_to_it(tmp_path, epochs_trained)
 
 def test_a_run_that_diverges_is_a_result_and_never_chosen(tmp_path, monkeypatch):
     exploding = tiny("quick")
-    exploding.train = {"optimizer": torch.optim.SGD}
+    exploding.options = {"optimizer": torch.optim.SGD}
     monkeypatch.setitem(benchmark.PROBLEMS, "exploding", lambda profile: exploding)
     runs = benchmark.plan("exploding", ["equal"], [0], [1e30, 1e-2], epochs=1)
     outcomes = benchmark.run_all(runs, tmp_path)
@@ -256,45 +254,71 @@ def test_a_run_that_diverges_is_a_result_and_never_chosen(tmp_path, monkeypatch)
 
 def test_an_error_in_one_run_leaves_the_others_alone(tmp_path, capsys, monkeypatch):
     without_priors = tiny("quick")
-    without_priors.prior = None
+    monkeypatch.setattr(without_priors.problem, "prior_losses", lambda: [1.0, 0.0])
     monkeypatch.setitem(benchmark.PROBLEMS, "no-priors", lambda profile: without_priors)
     arguments = ["--problem", "no-priors", "--methods", "prior,equal", "--seeds", "0", "--epochs", "1"]
-    assert benchmark.main([*arguments, "--out", str(tmp_path)]) == 1
+    assert main([*arguments, "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr()
-    assert "'prior' needs prior losses" in printed.err
+    assert "the prior loss" in printed.err
     assert printed.out == "1 failed, 1 done\n"
 
 
-@pytest.mark.parametrize("method", [m for m in benchmark.METHODS if m not in ("fixed", "single")])
+@pytest.mark.parametrize("method", CONTESTANTS)
 def test_every_method_can_be_made(method):
     setting = tiny("quick")
-    made = benchmark.METHODS[method].make(setting)
-    assert isinstance(made, mtl.LossBalancer | mtl.GradientBalancer | mtl.GradNorm)
+    for member in setting.members(method):
+        assert isinstance(setting.balancer(method, member), mtl.LossBalancer | mtl.GradientBalancer)
 
 
 def test_every_problem_has_a_setting_in_both_profiles():
-    for name, make in benchmark.PROBLEMS.items():
+    for make in benchmark.PROBLEMS.values():
         for profile in benchmark.PROFILES:
             setting = make(profile)
-            assert set(setting.kinds.values()) <= {"classification", "regression"}, name
-            assert all(len(weights) == len(setting.kinds) for weights in setting.weights), name
             assert setting.epochs > 0
             assert all(lr > 0 for lr in setting.lrs)
 
 
+def test_a_problem_knows_its_kinds_its_prior_losses_and_what_judges_a_task():
+    problem = mtl.problems.MultiMNIST(("sum", "left"))
+    assert problem.kinds == {"sum": "regression", "left": "classification"}
+    targets = problem.targets["train"]
+    expected = [mtl.prior_mse(targets["sum"]), mtl.prior_cross_entropy(targets["left"].bincount())]
+    assert problem.prior_losses() == pytest.approx(expected, rel=1e-12)
+    assert problem.judged_by("left") == ["left accuracy"]
+    toy = mtl.problems.toy.GradNormToy([1.0, 100.0], samples=200)
+    assert toy.prior_losses()[1] == pytest.approx(toy.y["train"][1].var(0, correction=0).mean().item())
+    assert toy.judged_by(toy.tasks[1]) == ["normalised loss"]
+
+
+def test_clothing_that_is_not_wanted_needs_no_whole_data(monkeypatch):
+    monkeypatch.delenv("MTL_REF_DATA", raising=False)
+    assert "embedded" in repr(settings.build_multimnist("quick", ("left",), fashion=False))
+
+
+def test_methods_with_a_gram_matrix_run_at_the_representation_too():
+    upper = {key: row for key, row in CONTESTANTS.items() if row.train.get("features")}
+    assert {key.replace("-ub", "") for key in upper} == {
+        key for key, row in mtl.catalogue.METHODS.items() if row.gram
+    }
+    assert {row.passes for row in upper.values()} == {"1"}
+    names = [results.name_of(key) for key in ("mgda-ub-l2", "fixed:3", "fixed", "single")]
+    assert names == ["MGDA-UB l2", "searched weights 3", "searched weights", "single tasks"]
+    assert len({row.name for row in CONTESTANTS.values()}) == len(CONTESTANTS)
+
+
 def test_gradnorm_looks_at_the_last_layer_of_the_encoder():
     model = tiny("quick").problem.model()
-    assert [tuple(p.shape) for p in benchmark.last_layer(model)] == [(50, 320), (50,)]
+    assert [tuple(p.shape) for p in last_layer(model)] == [(50, 320), (50,)]
 
 
 def test_a_single_task_trains_for_itself_alone():
-    made = benchmark.METHODS["single"].make(tiny("quick"), "right")
+    made = tiny("quick").balancer("single", "right")
     assert made.weights.tolist() == [0.0, 1.0]
-    assert benchmark.metrics_of(tiny("quick"), "right") == ["right accuracy"]
+    assert tiny("quick").problem.judged_by("right") == ["right accuracy"]
 
 
 def test_drawn_weights_sum_to_one_and_differ_between_tasks():
-    drawn = torch.tensor(benchmark.random_weights(40))
+    drawn = torch.tensor(settings.random_weights(40))
     assert drawn.shape == (8, 40)
     torch.testing.assert_close(drawn.sum(1), torch.ones(8), atol=2e-3, rtol=0)
     assert (drawn.amax(1) / drawn.amin(1)).min() > 10
@@ -307,7 +331,7 @@ def test_the_plan_is_the_whole_grid_one_seed_after_the_other():
     runs = benchmark.plan("tiny", ["equal", "single"], [0, 1], [1e-3, 1e-2], epochs=5)
     assert len(runs) == len(set(runs)) == 2 * 3 * 2
     assert [run.seed for run in runs] == [0] * 6 + [1] * 6
-    assert {run.method for run in runs} == {"equal", "single:left", "single:right"}
+    assert {run.label for run in runs} == {"equal", "single:left", "single:right"}
     assert {run.epochs for run in runs} == {5}
     assert len({run.name for run in runs}) == 12
 
@@ -369,7 +393,7 @@ def test_runs_side_by_side_give_the_same_results(tmp_path):
     ],
 )
 def test_wrong_arguments_are_named_with_what_there_is(arguments, message, tmp_path, capsys):
-    assert benchmark.main(["--problem", "tiny", "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert main(["--problem", "tiny", "--out", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert not (tmp_path / "out").exists()
@@ -503,12 +527,12 @@ def test_one_process_prints_the_table_when_it_is_through(finished, tmp_path, cap
     other = results.read(finished) | {"profile": "full"}
     results.write(tmp_path / "other.json", other)
     arguments = ["--problem", "tiny", "--methods", "equal", "--seeds", "0", "--out", str(tmp_path)]
-    assert benchmark.main(arguments) == 0
+    assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert printed == f"1 finished before\n{results.table([results.read(finished)])}\n"
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert benchmark.main(arguments) == 0
+    assert main(arguments) == 0
     assert capsys.readouterr().out == "no runs for this process\n"
 
 

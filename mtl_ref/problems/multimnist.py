@@ -54,8 +54,8 @@ class MultiMNIST(Problem):
             MTL_REF_DATA, and where that is not set the embedded subset: 10,000 / 2,000 / 2,000 digits.
         seed: decides which right digit goes with which left digit.
         batch_size: of the batches, of every split.
-        dropout: the probability in the trunk (whole channels) and in the heads. Squared errors do not get on
-            with it: evaluation without noise shifts what a regression head sees, so use 0 with task "sum".
+        dropout: the probability in the trunk (whole channels) and in the heads. It harms
+            squared-error heads: evaluation without noise shifts what they see, so use 0 with task "sum".
         fashion: whether the right digits are replaced by Fashion-MNIST's pieces of clothing, which are harder
             (Lin et al. 2019). They are not embedded: root or MTL_REF_DATA must be given.
 
@@ -82,6 +82,7 @@ class MultiMNIST(Problem):
         if unknown or len(set(tasks)) != len(tasks) or len(tasks) == 0:
             raise ValueError(f"tasks must be some of {list(TASKS)}, each once, but are {list(tasks)}.")
         self.tasks = tuple(tasks)
+        self.kinds = {task: "regression" if task == "sum" else "classification" for task in tasks}
         self.metrics = {TASKS[task]: task != "sum" for task in tasks}
         self.batch_size = batch_size
         self.dropout = dropout
@@ -125,6 +126,15 @@ class MultiMNIST(Problem):
             self.images[split] = self.images[split][:size]
             self.targets[split] = {task: y[:size] for task, y in self.targets[split].items()}
         return self
+
+    def prior_losses(self) -> list[float]:
+        """The entropy of a digit's labels; for the sum, the variance."""
+        priors = []
+        for task, labels in self.targets["train"].items():
+            p = labels.long().bincount().double() / len(labels)
+            entropy, variance = -torch.xlogy(p, p).sum(), labels.double().var(correction=0)
+            priors.append((variance if task == "sum" else entropy).item())
+        return priors
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)

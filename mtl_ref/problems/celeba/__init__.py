@@ -98,6 +98,7 @@ class CelebA(Problem):
         if root is None:
             raise FileNotFoundError(f"No root is given, and MTL_REF_DATA is not set. {WHERE}")
         self.tasks = tuple(tasks)
+        self.kinds = dict.fromkeys(tasks, "classification")
         self.metrics = {"average error": False} | {f"{task} error": False for task in tasks}
         self.encoder, self.size, self.batch_size = encoder, size, batch_size
         self.device = torch.device("cpu")
@@ -116,6 +117,15 @@ class CelebA(Problem):
             f"CelebA({which}; {self.source}, {sizes}, size={self.size}, encoder={self.encoder}, "
             f"batch_size={self.batch_size})"
         )
+
+    def prior_losses(self) -> list[float]:
+        """The entropy of each attribute's answers."""
+        p = self.targets["train"].double().mean(0)
+        return (-torch.xlogy(p, p) - torch.xlogy(1 - p, 1 - p)).tolist()
+
+    def judged_by(self, task: str) -> list[str]:
+        """The error of the attribute itself: the average belongs to none."""
+        return [f"{task} error"]
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)

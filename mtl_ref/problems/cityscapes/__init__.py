@@ -127,6 +127,7 @@ class Cityscapes(Problem):
                 raise FileNotFoundError(f"No root is given, and MTL_REF_DATA is not set. {WHERE}")
             root = Path(os.environ["MTL_REF_DATA"]) / "cityscapes"
         self.tasks = tuple(tasks)
+        self.kinds = {task: "classification" if task == "semantic" else "regression" for task in tasks}
         self.metrics = dict(TASKS[task] for task in tasks)
         self.size, self.network, self.batch_size = tuple(size), network, batch_size
         self.device = torch.device("cpu")

@@ -37,6 +37,7 @@ class GradNormToy(Problem):
             raise ValueError(f"sigmas must be one positive number per task, but are {list(sigmas)}.")
         self.sigmas, self.seed, self.batch_size = list(sigmas), seed, batch_size
         self.tasks = tuple(f"σ = {sigma:.3g}" for sigma in sigmas)
+        self.kinds = dict.fromkeys(self.tasks, "regression")
         self.metrics = {"normalised loss": False}
         self.device = torch.device("cpu")
         generator = torch.Generator().manual_seed(seed)
@@ -51,6 +52,14 @@ class GradNormToy(Problem):
 
     def __repr__(self) -> str:
         return f"GradNormToy({self.sigmas}, seed={self.seed}, samples={len(self.x['train'])})"
+
+    def prior_losses(self) -> list[float]:
+        """The mean variance of a task's outputs."""
+        return self.y["train"].double().var(1, correction=0).mean(1).tolist()
+
+    def judged_by(self, task: str) -> list[str]:
+        """The one metric, which all tasks share."""
+        return list(self.metrics)
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)

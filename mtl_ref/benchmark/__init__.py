@@ -1,0 +1,29 @@
+"""Run methods on problems over seeds and learning rates; each run leaves one result file::
+
+    python -m mtl_ref.benchmark --problem multimnist --methods equal,pcgrad --seeds 0,1,2 --out FOLDER
+    python -m mtl_ref.benchmark --problem multimnist --methods all --seeds 0-4 --jobs 8 --out FOLDER
+    torchrun --nproc-per-node 4 -m mtl_ref.benchmark --problem multimnist --methods all --seeds 0-9 --out FOLDER
+    python -m mtl_ref.benchmark --table FOLDER
+
+One process prints the table when it is through; several leave that to `--table`.
+The same command goes on where it was stopped: finished runs are skipped, an interrupted one resumes from the
+checkpoint of its last epoch. Processes started by torchrun or a Slurm job array share the runs among them. What
+the files say together is read by `mtl_ref.results`.
+"""
+
+from mtl_ref.benchmark.runs import Run, execute
+from mtl_ref.benchmark.schedule import plan, run_all, shard
+from mtl_ref.benchmark.settings import PROBLEMS, PROFILES, TWO_WEIGHTS, Setting, setting_of
+
+__all__ = [
+    "PROBLEMS",
+    "PROFILES",
+    "TWO_WEIGHTS",
+    "Run",
+    "Setting",
+    "execute",
+    "plan",
+    "run_all",
+    "setting_of",
+    "shard",
+]
