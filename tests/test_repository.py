@@ -17,7 +17,7 @@ ADDRESS = CONFIG["repository"]["url"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 OURS = [
-    *ROOT.glob("*.*"),
+    *(p for p in ROOT.glob("*.*") if p.name != ".git"),  # which a work tree has as a file, with a path in it
     *(p for f in ("book", "mtl_ref", "notebooks", "tests", ".github") for p in (ROOT / f).rglob("*")),
     *(ROOT / name for name in ("Makefile", "LICENSE", "LICENSE-text", ".ci/run")),
 ]
