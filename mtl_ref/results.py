@@ -1,13 +1,8 @@
-"""What the result files of `mtl_ref.benchmark` say: loading, choosing on validation, comparing on test."""
+"""What the results of `mtl_ref.benchmark` say: loading, choosing on validation, comparing on test."""
 
-import atexit
-import hashlib
 import json
 import math
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +10,7 @@ from importlib.metadata import metadata
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+from urllib.request import urlopen
 
 from mtl_ref.catalogue import CONTESTANTS
 from mtl_ref.files import written_whole
@@ -22,13 +18,8 @@ from mtl_ref.metrics import confidence_interval, delta_m, holm, mean_rank, paire
 
 Result = dict[str, Any]
 
+IDENTITY = ("problem", "profile", "method", "lr", "seed")  # of a run
 BOOK = Path(__file__).parents[1] / "book" / "results"
-
-
-def digest(result: Mapping[str, Any]) -> str:
-    """The SHA-256 of all but the digest itself."""
-    content = {name: value for name, value in result.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def run_name(problem: str, profile: str, method: str, lr: float, seed: int) -> str:
@@ -42,33 +33,35 @@ def name_of(method: str) -> str:
     return f"{CONTESTANTS[key].name} {member}".strip()
 
 
+def as_line(result: Mapping[str, Any]) -> str:
+    """A result as it is stored: one line of JSON."""
+    return json.dumps(result, ensure_ascii=False) + "\n"
+
+
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result file whole or not at all."""
     with written_whole(path) as file:
-        lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in result.items())
-        file.write("{" + ",\n".join([*lines, f'"sha256": "{digest(result)}"']) + "}\n")
+        file.write(as_line(result))
 
 
-def read(path: Path) -> Result:
-    """One result file.
+def read_line(line: str) -> Result:
+    """One result from its line.
 
     Raises:
-        ValueError: it is no result file, or is damaged.
+        ValueError: it is no result, or only a part of one.
     """
     try:
-        result = json.loads(path.read_text())
-        sound = result["sha256"] == digest(result)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError("it is not a result file, or only a part of one") from error
-    if not sound:
-        raise ValueError("its content is not what was written: the SHA-256 differs")
+        result = json.loads(line)
+        run_name(*(result[name] for name in IDENTITY))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError("it is not a result of mtl_ref.benchmark, or only a part of one") from error
     return dict(result)
 
 
 def mismatch(path: Path, description: Mapping[str, Any]) -> str | None:
     """Why a file is not the finished result of the run described, or None if it is."""
     try:
-        result = read(path)
+        result = read_line(path.read_text(encoding="utf-8"))
     except ValueError as error:
         return str(error)
     for name, value in description.items():
@@ -77,57 +70,75 @@ def mismatch(path: Path, description: Mapping[str, Any]) -> str | None:
     return None
 
 
-def load(folder: str | Path) -> list[Result]:
-    """All results in a folder, in the order of their names; one that cannot be trusted is left out with a warning.
+def load(path: str | Path) -> list[Result]:
+    """All results in a folder of result files, by name, or in a packed file; what is no result is warned of.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no result in it.
+        FileNotFoundError: there is no such folder or file, or no result in it.
     """
+    path = Path(path)
+    if path.is_dir():
+        lines = [(str(file), file.read_text(encoding="utf-8")) for file in sorted(path.glob("*.json"))]
+    else:
+        lines = _numbered(path, path.read_text(encoding="utf-8")) if path.exists() else []
+    return _read(path, lines)
+
+
+def _numbered(where: Any, text: str) -> list[tuple[str, str]]:
+    return [
+        (f"line {number} of {where}", line) for number, line in enumerate(text.strip("\n").split("\n"), start=1)
+    ]
+
+
+def _read(where: Any, lines: Iterable[tuple[str, str]]) -> list[Result]:
     loaded: list[Result] = []
-    for path in sorted(Path(folder).glob("*.json")):
+    for place, line in lines:
         try:
-            loaded.append(read(path))
+            loaded.append(read_line(line))
         except ValueError as error:
-            print(f"{path} is left out: {error}.", file=sys.stderr)
+            print(f"{place} is left out: {error}.", file=sys.stderr)
     if not loaded:
-        raise FileNotFoundError(f"{folder} holds no result of mtl_ref.benchmark.")
+        raise FileNotFoundError(f"{where} holds no result of mtl_ref.benchmark.")
     return loaded
-
-
-@cache
-def book() -> Path:
-    """The folder of the book's own results, `book/results` of the repository that the package lies in.
-
-    Where the package was installed alone, as in Colab, the repository is cloned into a temporary folder.
-
-    Raises:
-        FileNotFoundError: the repository cannot be reached.
-    """
-    if BOOK.is_dir():
-        return BOOK
-    urls = metadata("mtl_ref").get_all("Project-URL") or []
-    address = next(url.partition(", ")[2] for url in urls if url.startswith("Repository"))
-    clone = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, clone, ignore_errors=True)
-    try:
-        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, clone], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise FileNotFoundError(f"the stored results are in {address}, which cannot be cloned: {error}") from error
-    return Path(clone) / "book" / "results"
 
 
 def stored(name: str) -> list[Result]:
     """The book's own results on a problem.
 
     Raises:
-        FileNotFoundError: there are none, or the repository cannot be reached.
+        FileNotFoundError: there are none, or they cannot be fetched.
     """
-    return load(book() / name)
+    return _read(name, _numbered(name, stored_text(f"{name}.jsonl")))
+
+
+@cache
+def stored_text(name: str) -> str:
+    """A file of `book/results`, where the book's own results are.
+
+    Where the package was installed alone, as in Colab, the file is fetched from the repository.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it cannot be fetched.
+    """
+    if BOOK.is_dir():
+        return (BOOK / name).read_text(encoding="utf-8")
+    address = f"{repository()}/raw/main/book/results/{name}"
+    try:
+        with urlopen(address, timeout=60) as response:
+            return str(response.read(), "utf-8")
+    except OSError as error:
+        raise FileNotFoundError(f"the stored results at {address} cannot be fetched: {error}.") from error
+
+
+def repository() -> str:
+    """The address of the repository that the package comes from."""
+    urls = metadata("mtl_ref").get_all("Project-URL") or []
+    return next(str(url).partition(", ")[2] for url in urls if url.startswith("Repository"))
 
 
 def best_epoch(result: Result) -> int:
     """The epoch (from 0) with the best mean rank over the validation metrics that judge the run."""
-    judged = result["judged by"]
+    judged = result["judged_by"]
     table = list(zip(*(result["validation"][metric] for metric in judged), strict=True))
     return int(mean_rank(table, [result["metrics"][metric] for metric in judged]).argmin())
 
@@ -135,7 +146,7 @@ def best_epoch(result: Result) -> int:
 def at_best(result: Result, split: str) -> dict[str, float]:
     """The metrics that judge a run, on a split, at the epoch that validation chose."""
     epoch = best_epoch(result)
-    return {metric: result[split][metric][epoch] for metric in result["judged by"]}
+    return {metric: result[split][metric][epoch] for metric in result["judged_by"]}
 
 
 @dataclass
@@ -177,7 +188,7 @@ class Chosen:
     @property
     def step(self) -> float:
         """The mean length of a step."""
-        return fmean(result["mean step"] for result in self.results)
+        return fmean(result["mean_step"] for result in self.results)
 
 
 def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -207,7 +218,7 @@ def select(results: Iterable[Result]) -> dict[str, Chosen]:
     for family in families:
         runs = [r for r in results if r["method"].partition(":")[0] == family]
         parts = [
-            choose([r for r in runs if r["judged by"] == j]) for j in _different(r["judged by"] for r in runs)
+            choose([r for r in runs if r["judged_by"] == j]) for j in _different(r["judged_by"] for r in runs)
         ]
         whole = [part for part in parts if part is not None]
         if len(whole) < len(parts) or len({tuple(part.seeds) for part in whole}) > 1:

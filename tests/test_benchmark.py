@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ import mtl_ref as mtl
 from mtl_ref import benchmark, results, training
 from mtl_ref.benchmark import settings
 from mtl_ref.benchmark.__main__ import main
+from mtl_ref.benchmark.pack import name_of_file
 from mtl_ref.catalogue import CONTESTANTS, last_layer
 
 
@@ -52,11 +52,15 @@ def epochs_trained(monkeypatch):
 
 
 RUN = benchmark.Run("tiny", "equal", 3e-3, 0, "quick", 3)
-TIMES = ("seconds", "wall seconds of the last session", "sha256")
+TIMES = ("seconds", "wall_seconds")
+
+
+def read(path):
+    return json.loads(path.read_text())
 
 
 def without_times(path):
-    return {name: value for name, value in results.read(path).items() if name not in TIMES}
+    return {name: value for name, value in read(path).items() if name not in TIMES}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,7 @@ def place(finished, folder):
 
 def test_a_run_leaves_its_result_and_nothing_else(finished):
     assert [path.name for path in finished.parent.iterdir()] == ["tiny_quick_equal_lr0.003_seed0.json"]
-    result = results.read(finished)
+    result = read(finished)
     history = mtl.train(tiny("quick").problem, mtl.EqualWeighting(), epochs=3, seed=0, lr=3e-3)
     assert result["test"]["left accuracy"] == pytest.approx([e["left accuracy"] for e in history.test])
     assert result["losses"]["right"] == pytest.approx([e[1] for e in history.losses], rel=1e-5)
@@ -89,7 +93,7 @@ def test_a_run_leaves_its_result_and_nothing_else(finished):
 
 
 def test_a_result_names_its_software_but_no_machine_and_no_folder(finished):
-    result = results.read(finished)
+    result = read(finished)
     assert result["versions"]["torch"] == torch.__version__
     assert "thread" in result["hardware"] or torch.cuda.is_available()
     assert "/home" not in finished.read_text()
@@ -133,25 +137,18 @@ def half(text):
     return text[: len(text) // 2]
 
 
-def with_a_better_accuracy(text):
-    result = json.loads(text)
-    result["test"]["left accuracy"][0] = 0.99
-    return json.dumps(result)
-
-
 def of_another_rate(text):
     result = json.loads(text)
     result["lr"] = 0.1
-    return json.dumps(result | {"sha256": results.digest(result)})
+    return json.dumps(result)
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (half, "only a part of one"),
-        (lambda _: "", "not a result file"),
-        (lambda _: "[1, 2]", "not a result file"),
-        (with_a_better_accuracy, "SHA-256 differs"),
+        (lambda _: "", "not a result of"),
+        (lambda _: "[1, 2]", "not a result of"),
         (of_another_rate, "another run: its lr is 0.1, here it is 0.003"),
     ],
 )
@@ -420,12 +417,12 @@ def made_up(method, lr, seed, validation, test, **changes):
         "method": method,
         "lr": lr,
         "seed": seed,
-        "judged by": judged,
+        "judged_by": judged,
         "metrics": {"a": True, "e": False},
-        "validation": dict(zip("ae", zip(*validation, strict=True), strict=True)),
-        "test": dict(zip("ae", zip(*test, strict=True), strict=True)),
+        "validation": dict(zip("ae", map(list, zip(*validation, strict=True)), strict=True)),
+        "test": dict(zip("ae", map(list, zip(*test, strict=True)), strict=True)),
         "passes": "1",
-        "mean step": 0.1,
+        "mean_step": 0.1,
         "seconds": [1.0, 3.0],
         **changes,
     }
@@ -524,12 +521,12 @@ def test_the_table_has_a_row_for_each_method(finished, tmp_path):
 
 def test_one_process_prints_the_table_when_it_is_through(finished, tmp_path, capsys, monkeypatch):
     place(finished, tmp_path)
-    other = results.read(finished) | {"profile": "full"}
+    other = read(finished) | {"profile": "full"}
     results.write(tmp_path / "other.json", other)
     arguments = ["--problem", "tiny", "--methods", "equal", "--seeds", "0", "--out", str(tmp_path)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert printed == f"1 finished before\n{results.table([results.read(finished)])}\n"
+    assert printed == f"1 finished before\n{results.table([read(finished)])}\n"
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(arguments) == 0
@@ -548,25 +545,48 @@ def test_a_damaged_file_is_left_out_when_loading(finished, tmp_path, capsys):
     assert "other.json is left out" in capsys.readouterr().err
 
 
-def test_stored_results_are_read_from_the_repository_or_cloned_from_it(finished, tmp_path, monkeypatch):
-    folder = tmp_path / "repository" / "book" / "results" / "tiny"
+def test_stored_results_are_read_from_the_repository_or_fetched_from_it(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "raw" / "main" / "book" / "results"
     folder.mkdir(parents=True)
-    place(finished, folder)
-    results.book.cache_clear()
-    monkeypatch.setattr(results, "BOOK", folder.parent)
-    assert results.stored("tiny") == results.load(folder)
-    results.book.cache_clear()
-    git = ["git", "-C", str(tmp_path / "repository"), "-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--no-gpg-sign", "--message=test"]):
-        subprocess.run([*git, *command], check=True)
-    monkeypatch.setattr(results, "BOOK", tmp_path / "nowhere")
-    address = next(u.split(", ")[1] for u in metadata("mtl_ref").get_all("Project-URL") if "Repository" in u)
-    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{tmp_path / 'repository'}.insteadOf")
-    monkeypatch.setenv("GIT_CONFIG_VALUE_0", address)
-    assert [r["sha256"] for r in results.stored("tiny")] == [results.read(finished)["sha256"]]
-    results.book.cache_clear()
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{tmp_path / 'gone'}.insteadOf")
-    with pytest.raises(FileNotFoundError, match="cannot be cloned"):
-        results.stored("tiny")
-    results.book.cache_clear()
+    benchmark.pack(finished.parent, folder / "tiny.jsonl", allow_dirty=True)
+    assert results.repository().startswith("https://")
+    for book, address in ((folder, "nowhere"), (tmp_path / "nowhere", f"file://{tmp_path}")):
+        results.stored_text.cache_clear()
+        monkeypatch.setattr(results, "BOOK", book)
+        monkeypatch.setattr(results, "repository", lambda address=address: address)
+        assert results.stored("tiny") == [read(finished)]
+        with pytest.raises(FileNotFoundError, match=r"other\.jsonl"):
+            results.stored("other")
+    results.stored_text.cache_clear()
+
+
+# packing
+
+
+def test_a_packed_file_has_a_line_a_run_and_says_what_the_folder_says(tmp_path):
+    runs = {name: made_up(name, 0.1, 0, [GOOD], [FAIR]) | {"commit": "abc"} for name in ("m+", "equal", "fixed:1")}
+    for name in ("m+", "equal"):
+        results.write(tmp_path / name_of_file(runs[name]), runs[name])
+    packed = tmp_path / "p.jsonl"
+    assert benchmark.pack(tmp_path, packed) == 2
+    assert results.load(packed) == results.load(tmp_path) == [runs["equal"], runs["m+"]]
+    other = tmp_path / "other"
+    other.mkdir()
+    changed = runs["equal"] | {"seconds": [2.0]}
+    for run in (changed, runs["fixed:1"]):
+        results.write(other / name_of_file(run), run)
+    assert main(["--pack", str(other), str(packed)]) == 0
+    assert results.load(packed) == [changed, runs["fixed:1"], runs["m+"]]
+    assert len(packed.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("commit", ["abc-dirty", None])
+def test_results_of_uncommitted_code_are_packed_only_on_demand(commit, tmp_path, capsys):
+    run = made_up("equal", 0.1, 0, [GOOD], [FAIR]) | {"commit": commit}
+    results.write(tmp_path / "a.json", run)
+    arguments = ["--pack", str(tmp_path), str(tmp_path / "p.jsonl")]
+    assert main(arguments) == 2
+    assert "1 of 1 results come from code that no commit holds" in capsys.readouterr().err
+    assert not (tmp_path / "p.jsonl").exists()
+    assert main([*arguments, "--allow-dirty"]) == 0
+    assert results.load(tmp_path / "p.jsonl") == [run]

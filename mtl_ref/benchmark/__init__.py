@@ -4,13 +4,15 @@
     python -m mtl_ref.benchmark --problem multimnist --methods all --seeds 0-4 --jobs 8 --out FOLDER
     torchrun --nproc-per-node 4 -m mtl_ref.benchmark --problem multimnist --methods all --seeds 0-9 --out FOLDER
     python -m mtl_ref.benchmark --table FOLDER
+    python -m mtl_ref.benchmark --pack FOLDER FILE.jsonl
 
 One process prints the table when it is through; several leave that to `--table`.
 The same command goes on where it was stopped: finished runs are skipped, an interrupted one resumes from the
-checkpoint of its last epoch. Processes started by torchrun or a Slurm job array share the runs among them. What
-the files say together is read by `mtl_ref.results`.
+checkpoint of its last epoch. Processes started by torchrun or a Slurm job array share the runs among them.
+`--pack` adds a folder's results to one file, a line a run. `mtl_ref.results` reads what they say together.
 """
 
+from mtl_ref.benchmark.pack import pack
 from mtl_ref.benchmark.runs import Run, execute
 from mtl_ref.benchmark.schedule import plan, run_all, shard
 from mtl_ref.benchmark.settings import PROBLEMS, PROFILES, TWO_WEIGHTS, Setting, setting_of
@@ -22,6 +24,7 @@ __all__ = [
     "Run",
     "Setting",
     "execute",
+    "pack",
     "plan",
     "run_all",
     "setting_of",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtl_ref import benchmark, results
+from mtl_ref.benchmark.pack import pack
 from mtl_ref.benchmark.schedule import device_of, plan, run_all, shard
 from mtl_ref.benchmark.settings import PROBLEMS
 from mtl_ref.catalogue import CONTESTANTS
@@ -32,15 +33,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the folder of the result files")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, with one thread each")
     parser.add_argument(
-        "--table", type=Path, metavar="FOLDER", help="only print the table of the results in FOLDER"
+        "--table",
+        type=Path,
+        metavar="FOLDER",
+        help="only print the table of the results in FOLDER, or in a packed file",
     )
+    parser.add_argument(
+        "--pack",
+        type=Path,
+        nargs=2,
+        metavar=("FOLDER", "FILE"),
+        help="only add FOLDER's results to FILE, a line a run",
+    )
+    parser.add_argument("--allow-dirty", action="store_true", help="with --pack: also results of uncommitted code")
     given = parser.parse_args(arguments)
     try:
         if given.table is not None:
             print(results.table(results.load(given.table)))
             return 0
+        if given.pack is not None:
+            folder, file = given.pack
+            print(f"runs in {file}: {pack(folder, file, given.allow_dirty)}")
+            return 0
         if given.problem is None or given.out is None:
-            raise ValueError("give --problem and --out, or --table.")
+            raise ValueError("give --problem and --out, or --table, or --pack.")
         lrs = None if given.lrs is None else [float(lr) for lr in given.lrs.split(",")]
         runs = plan(
             given.problem, given.methods.split(","), numbers(given.seeds), lrs, given.profile, given.epochs

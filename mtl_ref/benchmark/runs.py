@@ -70,7 +70,7 @@ def execute(run: Run, folder: Path, device: str | None = None) -> str:
         "method": run.label,
         "balancer": repr(setting.balancer(run.method, run.member)),
         "options": {name: getattr(value, "__name__", value) for name, value in options.items()},
-        "judged by": problem.judged_by(run.member) if run.method == "single" else list(problem.metrics),
+        "judged_by": problem.judged_by(run.member) if run.method == "single" else list(problem.metrics),
         "lr": run.lr,
         "seed": run.seed,
         "epochs": run.epochs,
@@ -135,9 +135,9 @@ def outcome(setting: Setting, run: Run, folder: Path, device: str | None) -> dic
         "weights": columns(history.tasks, weights) if weights else None,
         "validation": columns(history.metrics, [list(epoch.values()) for epoch in history.validation]),
         "test": columns(history.metrics, [list(epoch.values()) for epoch in history.test]),
-        "mean step": rounded(history.mean_step),
+        "mean_step": rounded(history.mean_step),
         "seconds": [round(s, 3) for s in history.seconds],
-        "wall seconds of the last session": round(time.perf_counter() - started, 1),
+        "wall_seconds": round(time.perf_counter() - started, 1),  # of the last session
     }
 
 
@@ -174,7 +174,7 @@ def hardware(device: str | None) -> str:
 
 @cache
 def commit() -> str | None:
-    """The commit that the package's code is at, or None where it was not cloned."""
+    """The commit of the package's code, with "-dirty" if files differ from it; None where it was not cloned."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
