@@ -2,7 +2,8 @@
 
     python book/run.py notebooks/01_many_losses.ipynb ...
 
-A chapter is stored whole or not at all: when a cell fails, its file stays as it was.
+A chapter is stored whole or not at all: when a cell fails, its file stays as it was. What it then
+breaks of the rules in `lint.py` is printed.
 """
 
 import hashlib
@@ -11,17 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import lint
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 os.environ["TQDM_DISABLE"] = "1"  # a progress bar leaves nothing in a stored output
-KEPT_CELL_METADATA = ("tags", "mystnb")
-NOTEBOOK_METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
@@ -40,11 +37,11 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
 
 def clean(notebook: NotebookNode) -> None:
     """Leave nothing in the file that depends on who ran it, or when. A cell's id is its hash."""
-    notebook.metadata = nbformat.from_dict(NOTEBOOK_METADATA)
+    notebook.metadata = nbformat.from_dict(lint.METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     seen: set[str] = set()
     for cell in notebook.cells:
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT_CELL_METADATA}
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k in lint.CELL_METADATA}
         content = cell.cell_type + cell.source
         cell.id = hashlib.sha256(content.encode()).hexdigest()[:8]
         while cell.id in seen:
@@ -85,6 +82,8 @@ def main(paths: list[str]) -> int:
         print(f"{name} ...", flush=True)
         if error := run(Path(name)):
             failed.append(f"{name} failed and stays as it was:\n{error}")
+        else:
+            print("\n".join(lint.faults(Path(name))) or "keeps every rule")
     print("\n".join(failed), file=sys.stderr)
     return 1 if failed else 0
 

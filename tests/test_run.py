@@ -16,7 +16,7 @@ def write(path: Path, *sources: str) -> None:
     nbformat.write(new_notebook(cells=cells, metadata={"authors": [{"name": "me"}]}), path)
 
 
-def test_a_chapter_is_stored_with_its_outputs_and_clean_metadata(tmp_path: Path) -> None:
+def test_a_chapter_is_stored_with_its_outputs_and_clean_metadata(tmp_path: Path, capsys) -> None:
     path = tmp_path / "chapter.ipynb"
     write(path, "x = 1", "print(x)", "x = 1")
     assert main([str(path)]) == 0
@@ -29,6 +29,7 @@ def test_a_chapter_is_stored_with_its_outputs_and_clean_metadata(tmp_path: Path)
 
     stored = path.read_bytes()
     assert main([str(path)]) == 0
+    assert "chapter.ipynb: cell 2: the first code cell" in capsys.readouterr().out  # a rule that it breaks
     assert path.read_bytes() == stored
 
 
