@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from method_map import BEGIN, END, PAGE, with_map
 
 import mtl_ref
+from mtl_ref.catalogue import ROWS
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -38,13 +40,11 @@ def test_every_mention_of_the_address_is_the_configured_one() -> None:
             assert installed == ADDRESS or name.startswith("tests/"), name
 
 
-def test_readme_links_every_chapter_to_colab() -> None:
+def test_readme_opens_the_first_chapter_in_colab() -> None:
     slug, branch = ADDRESS.removeprefix("https://github.com/"), CONFIG["repository"]["branch"]
-    colab = f"https://colab.research.google.com/github/{slug}/blob/{branch}/"
-    chapters = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    first = min(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
     links = re.findall(r"https://colab\.research\.google\.com/[^\s)]+", TEXTS["README.md"])
-    assert set(links) == {colab + chapter for chapter in chapters}
-    assert chapters <= set(re.findall(r"\]\((notebooks/[^)]+)\)", TEXTS["README.md"]))
+    assert links == [f"https://colab.research.google.com/github/{slug}/blob/{branch}/notebooks/{first}"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
@@ -104,6 +104,8 @@ def test_nothing_depends_on_one_machine() -> None:
 def test_every_public_name_is_on_the_api_page() -> None:
     page = TEXTS["book/api.md"]
     documented = re.findall(r"^\.\. auto\w+:: mtl_ref\.([\w.]+)", page, flags=re.M)
+    if ".. automodule:: mtl_ref.methods\n   :members:\n" in page:
+        documented += mtl_ref.methods.__all__
     assert sorted(set(documented)) == sorted(documented)
     assert set(mtl_ref.__all__) <= set(documented)
     for name in mtl_ref.problems.__all__:  # a module under the name that it is imported by
@@ -172,3 +174,54 @@ def test_an_import_that_goes_down_is_none() -> None:
     assert import_faults("page.py", "import torch\nfrom mtl_ref import plotting\nimport mtl_ref.files") == []
     assert import_faults("problems/celeba/standin.py", "from mtl_ref.problems.standin import cached") == []
     assert import_faults("methods/__init__.py", "from mtl_ref.methods.mgda import MGDA") == []
+
+
+def test_map_of_the_methods_is_the_catalogue() -> None:
+    page = PAGE.read_text()
+    assert with_map(page) == page, "run `python book/method_map.py`"
+    assert with_map(page.replace("| nobody |", "| somebody |")) == page
+
+
+KEYS = {row.key for row in ROWS}
+CLASSES = {name for name in mtl_ref.methods.__all__ if isinstance(getattr(mtl_ref.methods, name), type)}
+TITLES = {row.title for row in ROWS}
+ITEMS = re.compile(r"(?:^ *(?:\||[-*] |\d+\. |\.\. ).*\n)+", flags=re.M)  # of a table, of a list; directives
+
+
+def listed(name: str, text: str) -> list[set[str]]:
+    """For each literal of a .py file, each table and list of a .md file: the methods that it names."""
+    if name.endswith(".md"):
+        text = re.sub(f"{BEGIN}.*{END}", "", text, flags=re.S) + "\n"
+        patterns = {name: rf"(?<!\w){re.escape(name)}(?!\w)" for name in CLASSES | TITLES}
+        patterns |= {key: f"`{re.escape(key)}`" for key in KEYS}
+        return [{n for n, p in patterns.items() if re.search(p, items)} for items in ITEMS.findall(text)]
+    found = []
+    for literal in ast.walk(ast.parse(text)):
+        if isinstance(literal, ast.List | ast.Tuple | ast.Set | ast.Dict):
+            parts = list(ast.walk(literal))
+            strings = {part.value for part in parts if isinstance(part, ast.Constant)}
+            names = {getattr(part, "attr", getattr(part, "id", "")) for part in parts}
+            found.append(strings & (KEYS | CLASSES | TITLES) | names & CLASSES)
+    return found
+
+
+def test_there_is_one_list_of_methods() -> None:
+    """A test may name those that its claim is about, and the changelog what came when."""
+    allowed = {"mtl_ref/catalogue.py", "mtl_ref/methods/__init__.py", "book/changelog.md"}
+    allowed |= {"mtl_ref/benchmark.py"}  # until the runner reads the catalogue
+    for name, text in TEXTS.items():
+        if name.endswith((".py", ".md")) and name not in allowed and not Path(name).name.startswith("test_"):
+            assert [methods for methods in listed(name, text) if len(methods) >= 5] == [], name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("new.py", 'KEYS = ["equal", "awl", "pcgrad", "mgda", "gradnorm"]'),
+        ("new.py", "def f():\n    return {1: m.MGDA, 2: m.PCGrad, 3: [GradNorm(2), PowerMean], 4: GeometricMean}"),
+        ("new.md", "| MGDA | 1 |\n| PCGrad | 2 |\n| geometric mean | 3 |\n| `equal` | 4 |\n| `awl` | 5 |"),
+        ("new.md", "\n".join(f".. autoclass:: mtl_ref.{name}" for name in sorted(CLASSES))),
+    ],
+)
+def test_another_list_of_methods_is_found(name: str, text: str) -> None:
+    assert any(len(methods) >= 5 for methods in listed(name, text))

@@ -1,13 +1,15 @@
 """One step of each method: its time beside equal weights, T bare backward passes and TorchJD, and its memory.
 
-    python tests/benchmarks/step_cost.py [REPETITIONS] [--multimnist-only | --celeba]
+    python tests/benchmarks/step_cost.py [REPETITIONS] [KEY ...] [--memory] [--multimnist-only | --celeba]
 
+Of the catalogue: equal weights, and every title that needs gradients of its own (or those whose keys are named).
 On MultiMNIST's network (batch 256, 2 tasks) and on ResNet-18 (64×64, batch 16, 40 heads of 2 logits, P = 11.2
 million shared parameters) in two forms: torchvision's, made for larger images, where a pass is so short here that
 moving gradients counts; and CelebA's with its 3×3 stride-1 stem, measured once, for its steps take minutes. A step
 is forward and backward, without an optimiser. Repetitions are interleaved and medians compared, so that a slow
 spell of the machine meets every method alike. Exact min-norm problems of 40 tasks come between. A quiet machine is
-needed: with other work on its cores, threads wait for each other.
+needed: with other work on its cores, threads wait for each other. `--memory` traces one step of each, which takes
+minutes at 40 tasks.
 """
 
 import gc
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says nothing
 
@@ -31,18 +34,11 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 import mtl_ref as mtl
+from mtl_ref.catalogue import METHODS, ROWS, Method
 from mtl_ref.problems import celeba
 from mtl_ref.problems.base import HardSharing
 
-EQUAL, BARE = "equal weights", "T bare backward passes"
-METHODS: dict[str, Callable[[int], nn.Module]] = {
-    EQUAL: lambda T: mtl.EqualWeighting(),
-    "GradNorm, last shared layer": lambda T: mtl.GradNorm(T),
-    "GradientNormalization": lambda T: mtl.GradientNormalization(),
-    "PCGrad": lambda T: mtl.PCGrad(),
-    "MGDA": lambda T: mtl.MGDA(),
-    "MGDA-UB": lambda T: mtl.MGDA(),
-}
+EQUAL, BARE = METHODS["equal"].title, "T bare backward passes"
 TORCHJD = {"PCGrad": torchjd.aggregation.PCGrad, "MGDA": torchjd.aggregation.MGDA}
 
 Forward = Callable[[], tuple[list[Tensor], Tensor]]  # to the T losses and the representation
@@ -83,17 +79,29 @@ def resnet(
     return model, forward
 
 
-def backwards(model: HardSharing, num_tasks: int) -> dict[str, Backward]:
+def chosen(keys: list[str]) -> list[Method]:
+    """Equal weights, and the rows of these keys; of none, the first form of each title that needs gradients."""
+    first = {row.title: row for row in reversed(ROWS) if row.passes != "1"}
+    rows = [METHODS[key] for key in keys] or [row for row in ROWS if row is first.get(row.title)]
+    return [METHODS["equal"], *rows]
+
+
+def backwards(model: HardSharing, keys: list[str]) -> dict[str, Backward]:
     """For each row of the table, what comes after the forward pass."""
     shared = list(model.encoder.parameters())
-    last = shared[-2:]
+    tasks = list(model.heads)
+    problem = SimpleNamespace(
+        tasks=tasks, kinds=dict.fromkeys(tasks, "classification"), prior_losses=lambda: [0.7] * len(tasks)
+    )
 
-    def ours(name: str) -> Backward:
-        balancer = METHODS[name](num_tasks)
-        if name == "MGDA-UB":
-            return lambda losses, z: balancer.backward(torch.stack(losses), features=z)
-        looked_at = last if name.startswith("GradNorm,") else shared
-        return lambda losses, z: balancer.backward(torch.stack(losses), shared=looked_at)
+    def ours(row: Method) -> Backward:
+        balancer = row.make(problem)  # type: ignore[arg-type]
+        layer = row.train.get("shared")
+        inspected = list(layer(model)) if layer else shared
+        return lambda losses, z: balancer.backward(torch.stack(losses), shared=inspected)
+
+    def on_features(losses: list[Tensor], z: Tensor) -> None:
+        mtl.MGDA().backward(torch.stack(losses), features=z)
 
     def bare(losses: list[Tensor], z: Tensor) -> None:
         for loss in losses:
@@ -109,7 +117,8 @@ def backwards(model: HardSharing, num_tasks: int) -> dict[str, Backward]:
         return backward
 
     rows = {BARE: bare}
-    rows |= {name: ours(name) for name in METHODS}
+    rows |= {row.name: ours(row) for row in chosen(keys)}
+    rows["MGDA-UB"] = on_features
     rows |= {f"TorchJD's {name}": theirs(name) for name in TORCHJD}
     return rows
 
@@ -148,11 +157,18 @@ def backward_memory(model: HardSharing, forward: Forward, backward: Backward) ->
     return peak / sum(4 * p.numel() for p in model.encoder.parameters())
 
 
-def table(title: str, model: HardSharing, forward: Forward, repetitions: int) -> None:
+def table(
+    title: str, model: HardSharing, forward: Forward, repetitions: int, keys: list[str], trace: bool
+) -> None:
     """Measure all rows and print them."""
     num_tasks = len(model.heads)
-    rows = backwards(model, num_tasks)
-    memory = {name: backward_memory(model, forward, backward) for name, backward in rows.items()}  # and warms up
+    rows = backwards(model, keys)
+    memory = {}
+    for name, backward in rows.items():
+        if trace:
+            memory[name] = f"{backward_memory(model, forward, backward):.1f}"
+        elif repetitions > 1:
+            seconds(model, forward, backward)  # warms up
     times: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(repetitions):
         for name, backward in rows.items():
@@ -166,7 +182,7 @@ def table(title: str, model: HardSharing, forward: Forward, repetitions: int) ->
         other = median.get(f"TorchJD's {name}")
         ratio = "" if other is None else f"{median[name] / other:.2f}"
         against = f"{median[name] / median[EQUAL]:.2f} | {median[name] / median[BARE]:.2f}"
-        print(f"| {name} | {against} | {ratio} | {memory[name]:.1f} |", flush=True)
+        print(f"| {name} | {against} | {ratio} | {memory.get(name, '')} |", flush=True)
 
 
 def solver(repetitions: int = 100, tasks: int = 40) -> None:
@@ -188,15 +204,17 @@ def solver(repetitions: int = 100, tasks: int = 40) -> None:
 
 def main(arguments: list[str]) -> None:
     numbers = [int(a) for a in arguments if a.isdigit()]
+    keys = [a for a in arguments if not a.isdigit() and not a.startswith("--")]
     repetitions = numbers[0] if numbers else 7
+    trace = "--memory" in arguments
     torch.manual_seed(0)
-    table("MultiMNIST", *multimnist(), 10 * repetitions)
+    table("MultiMNIST", *multimnist(), 10 * repetitions, keys, trace)
     solver()
     if "--multimnist-only" not in arguments:
-        table("ResNet-18", *resnet(large_image_encoder(), 512), repetitions)
+        table("ResNet-18", *resnet(large_image_encoder(), 512), repetitions, keys, trace)
     if "--celeba" in arguments:
         build, features = celeba.ENCODERS["resnet18"]
-        table("CelebA's ResNet-18", *resnet(build(), features), 1)
+        table("CelebA's ResNet-18", *resnet(build(), features), 1, keys, trace)
 
 
 if __name__ == "__main__":

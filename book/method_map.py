@@ -1,0 +1,33 @@
+"""The map of the methods on the landing page, made from the catalogue: a line a title.
+
+python book/method_map.py      (rewrites the lines between the two comments in intro.md)
+"""
+
+import re
+from pathlib import Path
+
+from mtl_ref.catalogue import ROWS
+
+PAGE = Path(__file__).parent / "intro.md"
+BEGIN = "<!-- made by: python book/method_map.py -->"
+END = "<!-- end of the map -->"
+HEAD = ["| | looks at | decides by | backward passes through the encoder |", "|---|---|---|---|"]
+
+
+def lines() -> list[str]:
+    """The table: of a method with several forms the first."""
+    first = {row.title: row for row in reversed(ROWS)}
+    rows = [first[title] for title in dict.fromkeys(row.title for row in ROWS)]
+    cells = ((f"[{r.title}](../notebooks/{r.chapter}.ipynb)", r.sees, r.decides, r.passes) for r in rows)
+    return HEAD + [re.sub(r"\bT\b", "$T$", f"| {' | '.join(cell)} |") for cell in cells]
+
+
+def with_map(text: str) -> str:
+    """The page with the table between the two comments."""
+    before, rest = text.split(f"{BEGIN}\n")
+    after = rest.split(f"{END}\n")[1]
+    return before + "\n".join([BEGIN, "", *lines(), "", END]) + "\n" + after
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_map(PAGE.read_text()))
