@@ -151,6 +151,13 @@ def test_rows_are_autograds_gradients():
     torch.testing.assert_close(task_gradients(torch.stack(losses), list(net.encoder.parameters())), J)
 
 
+def test_losses_that_one_node_makes_stay_apart():
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    first, second = torch.stack([3 * x[0], 5 * x[1]]).unbind()  # a node with two outputs
+    J = task_gradients(torch.stack([second, first]), [x])
+    assert torch.equal(J, torch.tensor([[0.0, 5.0], [3.0, 0.0]], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("columns", [1, 7, 100, 1000])
 def test_the_gram_matrix_does_not_depend_on_its_blocks(columns):
     J = torch.randn(3, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -433,6 +440,20 @@ def test_forward_gives_the_direction_in_the_type_of_the_gradients():
     d = Weighted([2.0, -1.0])(J)
     assert d.dtype == torch.float32
     assert d.tolist() == [-2.0, -1.0, 0.0]
+
+
+class Remembers(mtl.LossBalancer):
+    def __init__(self, size):
+        super().__init__()
+        self.register_buffer("seen", torch.ones(size))
+
+
+def test_state_takes_its_shape_when_it_is_loaded_once():
+    fresh = Remembers(0)
+    fresh.load_state_dict(Remembers(3).state_dict())
+    assert torch.equal(fresh.seen, torch.ones(3))
+    with pytest.raises(RuntimeError, match="size mismatch for seen"):
+        Remembers(2).load_state_dict(Remembers(3).state_dict())
 
 
 def test_a_loss_balancers_backward_is_that_of_its_forward():

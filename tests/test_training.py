@@ -77,6 +77,14 @@ def test_the_result_is_the_test_of_the_epoch_that_validation_chose():
     assert history.result == {"a accuracy": 2.0}
 
 
+def test_each_split_is_measured_as_what_it_is(problem):
+    history = mtl.train(problem, mtl.EqualWeighting(), epochs=1, device="cpu")
+    validation, test = (problem.evaluate(history.model, split) for split in ("validation", "test"))
+    assert history.validation == [validation]
+    assert history.test == [test]
+    assert validation != test
+
+
 def test_training_with_equal_weights_is_the_plain_loop(problem):
     torch.manual_seed(0)
     model, order = problem.model(), torch.Generator().manual_seed(0)
