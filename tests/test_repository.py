@@ -54,7 +54,9 @@ def test_files_that_a_page_links_to_exist(page: str) -> None:
 
 
 def test_versions_agree() -> None:
-    latest = re.search(r"^## (\S+)", TEXTS["book/changelog.md"], flags=re.M)
+    changelog = TEXTS["book/changelog.md"]
+    assert re.findall(r"^## (.+)", changelog, flags=re.M)[0] == "Unreleased"
+    latest = re.search(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", changelog, flags=re.M)
     assert latest is not None
     assert {mtl_ref.__version__, CITATION["version"], latest[1]} == {PROJECT["version"]}
 
