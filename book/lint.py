@@ -21,7 +21,7 @@ REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["u
 SETUP = f"""try:
     import mtl_ref
 except ImportError:
-    %pip install -q git+{REPOSITORY}"""
+    %pip install -q 'mtl_ref[book,benchmark] @ git+{REPOSITORY}'"""
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

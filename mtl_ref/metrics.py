@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import moocore
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from mtl_ref.gradients import gram
@@ -64,6 +62,8 @@ def hypervolume(points: Numbers, reference: Numbers) -> float:
         points: K costs (lower is better) of N points, shape (N, K).
         reference: a point, shape (K,), worse than those worth counting; state it with the number.
     """
+    import moocore
+
     p, r = _floats(points, 2), _floats(reference, 1)
     if p.shape[1] != len(r):
         raise ValueError(f"the points have {p.shape[1]} costs, the reference point {len(r)}.")
@@ -72,6 +72,8 @@ def hypervolume(points: Numbers, reference: Numbers) -> float:
 
 def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """The mean of N ≥ 2 values, one a seed, and the half-width of its interval (Student's t, N − 1 degrees)."""
+    from scipy import stats
+
     v = _floats(values, 1)
     if len(v) < 2:
         raise ValueError("an interval needs at least 2 values, one a seed, but got 1.")
@@ -87,6 +89,8 @@ def paired_difference(
     The p-value is that of the two-sided t-test for a mean difference of 0. Where all N ≥ 2 differences are equal
     it is 1 if they are 0, and 0 otherwise.
     """
+    from scipy import stats
+
     v, b = _floats(values, 1), _floats(baseline, 1)
     if len(v) != len(b):
         raise ValueError(f"{len(v)} values cannot be paired with {len(b)}.")

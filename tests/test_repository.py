@@ -66,7 +66,8 @@ def name_of(requirement: str) -> str:
 
 
 def requirements() -> set[str]:
-    lines = TEXTS["requirements.txt"].splitlines() + PROJECT["dependencies"]
+    extras = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    lines = TEXTS["requirements.txt"].splitlines() + PROJECT["dependencies"] + extras
     return {name_of(line) for line in lines if line and not line.startswith(("#", "-e ."))}
 
 

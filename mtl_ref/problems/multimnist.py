@@ -9,15 +9,17 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.datasets import MNIST, FashionMNIST
 
 from mtl_ref.problems.base import HardSharing, Problem, batch_indices
+
+if TYPE_CHECKING:
+    from torchvision.datasets import MNIST
 
 SUBSET = Path(__file__).parent.parent / "assets" / "mnist_subset.npz"
 SUBSET_SHA256 = "9b41d5cb60992b4f6904931f2c390ee58e4b2a2e3a8a75b4055bde5a9309dbe5"
@@ -98,7 +100,7 @@ class MultiMNIST(Problem):
                     "fashion=True has no embedded subset and no sum: give root, or set MTL_REF_DATA, and leave "
                     "out the task 'sum'."
                 )
-            partners = read_whole(root, FashionMNIST)
+            partners = read_whole(root, "FashionMNIST")
             self.source = "whole MNIST and Fashion-MNIST"
         generator = torch.Generator().manual_seed(seed)
         self.images: dict[str, Tensor] = {}
@@ -236,9 +238,12 @@ def read_subset() -> Digits:
         }
 
 
-def read_whole(root: str | Path, dataset: type[MNIST] = MNIST) -> Digits:
+def read_whole(root: str | Path, name: str = "MNIST") -> Digits:
     """The whole of a set in torchvision's layout: its last 10,000 training images become the validation split."""
-    name, digests = dataset.__name__, FASHION_SHA256 if dataset is FashionMNIST else WHOLE_SHA256
+    from torchvision import datasets
+
+    dataset: type[MNIST] = getattr(datasets, name)
+    digests = FASHION_SHA256 if name == "FashionMNIST" else WHOLE_SHA256
     raw = Path(root) / name / "raw"
     missing = [file for file in digests if not (raw / file).exists()]
     if missing:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mtl_ref as mtl
 from mtl_ref.problems import CelebA, HardSharing, celeba, celeba_standin
-from mtl_ref.problems.celeba import ATTRIBUTES
+from mtl_ref.problems.celeba import ATTRIBUTES, files
 
 COLOURS = [(200, 30, 60), (20, 180, 90), (40, 60, 220), (250, 240, 10), (128, 0, 128), (5, 5, 5)]
 PARTS = (2, 0, 1, 0, 2, 0)  # the partitions of the six pictures, not in order
@@ -76,14 +76,14 @@ def test_a_problem_says_what_its_pictures_are(problem, tmp_path, monkeypatch):
     assert "stand-in for CelebA: drawn faces, seed 3" in repr(problem)
     by_hand(tmp_path)
     assert "unknown origin" in repr(CelebA(tmp_path))
-    monkeypatch.setattr(celeba, "check_md5", lambda path, md5: True)
+    monkeypatch.setattr(files, "check_md5", lambda path, md5: True)
     assert "CelebA(40 attributes; CelebA, 3/1/2," in repr(CelebA(tmp_path))
 
 
 def test_the_official_files_are_recognised_by_their_md5(tmp_path, monkeypatch):
     by_hand(tmp_path)
     asked = {}
-    monkeypatch.setattr(celeba, "check_md5", lambda path, md5: asked.setdefault(path.name, md5))
+    monkeypatch.setattr(files, "check_md5", lambda path, md5: asked.setdefault(path.name, md5))
     CelebA(tmp_path)
     assert asked == {
         "list_attr_celeba.txt": "75e246fa4810816ffd6ee81facbd244c",
@@ -91,12 +91,12 @@ def test_the_official_files_are_recognised_by_their_md5(tmp_path, monkeypatch):
     }
     (tmp_path / "a").write_text("abc")
     monkeypatch.undo()
-    assert celeba.check_md5(tmp_path / "a", "900150983cd24fb0d6963f7d28e17f72")
-    assert not celeba.check_md5(tmp_path / "a", "0" * 32)
+    assert files.check_md5(tmp_path / "a", "900150983cd24fb0d6963f7d28e17f72")
+    assert not files.check_md5(tmp_path / "a", "0" * 32)
 
 
 def test_one_thread_decodes_what_many_decode(root, problem, monkeypatch):
-    monkeypatch.setattr(celeba, "THREADS", 1)
+    monkeypatch.setattr(files, "THREADS", 1)
     assert torch.equal(CelebA(root).images["train"], problem.images["train"])
 
 
@@ -507,4 +507,4 @@ def test_the_files_are_in_the_official_format(root):
     assert (folder / "list_eval_partition.txt").read_text().splitlines()[40] == "000041.jpg 1"
     with Image.open(folder / "img_align_celeba" / "000062.jpg") as picture:
         assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (64, 64))
-    assert "show nobody" in (folder / celeba.MARKER).read_text()
+    assert "show nobody" in (folder / files.MARKER).read_text()

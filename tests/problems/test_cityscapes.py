@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import mtl_ref as mtl
 from mtl_ref import benchmark, results
 from mtl_ref.problems import Cityscapes, cityscapes, cityscapes_standin
+from mtl_ref.problems.cityscapes import files
 from mtl_ref.problems.cityscapes import network as cityscapes_network
 
 NAN = float("nan")
@@ -69,7 +70,7 @@ def problem(drawn):
 def test_official_label_ids_become_the_19_official_train_ids():
     expected = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13}
     expected |= {27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
-    assert cityscapes.train_ids().tolist() == [expected.get(label, 255) for label in range(34)]
+    assert files.train_ids().tolist() == [expected.get(label, 255) for label in range(34)]
     assert list(cityscapes.CLASSES)[13] == "car"
 
 
@@ -138,14 +139,14 @@ def test_labels_of_thin_things_are_never_mixed_by_shrinking(tmp_path):
 
 
 def test_source_pixels_are_those_nearest_to_the_middles():
-    assert cityscapes.source_pixels(6, 2).tolist() == [1, 4]
-    assert cityscapes.source_pixels(4, 4).tolist() == [0, 1, 2, 3]
-    assert cityscapes.source_pixels(2, 4).tolist() == [0, 0, 1, 1]
+    assert files.source_pixels(6, 2).tolist() == [1, 4]
+    assert files.source_pixels(4, 4).tolist() == [0, 1, 2, 3]
+    assert files.source_pixels(2, 4).tolist() == [0, 0, 1, 1]
 
 
 def test_instances_outside_the_19_classes_are_not_counted():
     instance = np.array([[26000, 29000, 29001, 26, 7]])
-    number, centroids = cityscapes.number_instances(instance)
+    number, centroids = files.number_instances(instance)
     assert number.tolist() == [[1, 0, 0, 0, 0]]
     assert centroids[1].tolist() == [0, 0]
     assert np.isnan(centroids[0]).all()

@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import MNIST
 
 from mtl_ref.problems import MultiMNIST, multimnist
 
@@ -206,13 +207,13 @@ def mirror(tmp_path, monkeypatch):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(multimnist.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/MNIST/raw/"])
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/MNIST/raw/"])
         yield folder
         server.shutdown()
 
 
 def test_a_missing_file_that_cannot_be_downloaded_is_named_with_its_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(multimnist.MNIST, "mirrors", ["http://127.0.0.1:1/nobody-listens/"])
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:1/nobody-listens/"])
     raw = whole_mnist(tmp_path, monkeypatch)
     (raw / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match=r"(?s)labels-idx1-ubyte is missing.*not be downloaded.*Copy"):
@@ -227,5 +228,5 @@ def test_missing_files_are_downloaded_where_that_works(tmp_path, monkeypatch, mi
         with open(raw / name, "rb") as source, gzip.open(packed, "wb") as target:
             shutil.copyfileobj(source, target)
         resources.append((packed.name, hashlib.md5(packed.read_bytes()).hexdigest()))
-    monkeypatch.setattr(multimnist.MNIST, "resources", resources)
+    monkeypatch.setattr(MNIST, "resources", resources)
     assert len(MultiMNIST(root=tmp_path / "fresh").images["train"]) == 60

@@ -7,45 +7,20 @@ brightness (there, each is stretched to its own darkest and brightest value); th
 `CelebA`.
 """
 
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
-import torchvision
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.datasets.celeba import CSV
-from tqdm import tqdm
 
 from mtl_ref.problems.base import HardSharing, Problem, batch_indices
-from mtl_ref.problems.standin import MARKER
+from mtl_ref.problems.celeba.files import ATTRIBUTES, HOW_TO_GET_IT, PARTITIONS, CelebAFiles
 
-ATTRIBUTES = (  # in the order of the official list
-    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald",
-    "Bangs", "Big_Lips", "Big_Nose", "Black_Hair", "Blond_Hair",
-    "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin",
-    "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones",
-    "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes", "No_Beard",
-    "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks",
-    "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings",
-    "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
-)  # fmt: skip
-PARTITIONS = ("train", "validation", "test")  # 0, 1 and 2 in list_eval_partition.txt
-PICTURES, LABELS, PARTS = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
-THREADS = min(32, os.cpu_count() or 1)
-WHERE = (
-    "CelebA comes from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html under its own agreement: for "
-    "non-commercial research only, and not to be passed on. Download it there and unpack it as torchvision does, "
-    f"so that ROOT/celeba holds {LABELS}, {PARTS} and the folder {PICTURES}; or use the drawn stand-in, "
-    "CelebA(celeba_standin.folder())."
-)
+__all__ = ["ATTRIBUTES", "ENCODERS", "CelebA", "resnet18_encoder", "small_encoder"]
 
 
 class CelebA(Problem):
@@ -96,7 +71,7 @@ class CelebA(Problem):
             raise ValueError(f"encoder is {encoder!r}, but must be one of {list(ENCODERS)}.")
         root = root or os.environ.get("MTL_REF_DATA")
         if root is None:
-            raise FileNotFoundError(f"No root is given, and MTL_REF_DATA is not set. {WHERE}")
+            raise FileNotFoundError(f"No root is given, and MTL_REF_DATA is not set. {HOW_TO_GET_IT}")
         self.tasks = tuple(tasks)
         self.kinds = dict.fromkeys(tasks, "classification")
         self.metrics = {"average error": False} | {f"{task} error": False for task in tasks}
@@ -105,7 +80,7 @@ class CelebA(Problem):
         files = CelebAFiles(root)
         self.source = files.source
         pictures = files.pictures(size)  # (N, 3, S, S)
-        answers = files.attr[:, [ATTRIBUTES.index(task) for task in tasks]].to(torch.uint8)  # (N, T)
+        answers = files.attributes[:, [ATTRIBUTES.index(task) for task in tasks]].to(torch.uint8)  # (N, T)
         part = {split: files.partition == number for number, split in enumerate(PARTITIONS)}
         self.images = {split: pictures[chosen] for split, chosen in part.items()}
         self.targets = {split: answers[chosen] for split, chosen in part.items()}
@@ -170,6 +145,8 @@ class CelebA(Problem):
 
 def resnet18_encoder() -> nn.Module:
     """ResNet-18 for small images: (N, 3, 64, 64) to (N, 2048). P = 11,168,832."""
+    import torchvision
+
     encoder: nn.Module = torchvision.models.resnet18()
     encoder.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     encoder.maxpool = nn.Identity()
@@ -196,127 +173,3 @@ ENCODERS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet18": (resnet18_encoder, 2048),
     "small": (small_encoder, 128),
 }
-
-
-class CelebAFiles(torchvision.datasets.CelebA):  # type: ignore[misc]
-    """torchvision's reader, for any folder in the official layout and with errors that say what is wrong.
-
-    torchvision accepts only the official files, by their MD5. This reader takes smaller sets in the same layout
-    too, and checks instead that the files agree with each other; `source` says whether they are the official
-    ones. Identities, boxes and landmarks are not read and may be missing. Nothing is ever written.
-
-    Args:
-        root: the folder that holds `celeba`.
-
-    Raises:
-        FileNotFoundError, OSError: a file is missing or damaged; the message names it, its source and its licence.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        super().__init__(root, split="all")
-
-    def _check_integrity(self) -> bool:
-        self.folder = Path(self.root) / self.base_folder
-        for name in (LABELS, PARTS, PICTURES):
-            if not (self.folder / name).exists():
-                packed = self.folder / f"{name}.zip"
-                hint = f"{packed} is there, but has to be unpacked. " if packed.exists() else ""
-                raise FileNotFoundError(f"{self.folder / name} is missing. {hint}{WHERE}")
-        md5 = {name: md5 for _, md5, name in self.file_list}
-        official = all(check_md5(self.folder / name, md5[name]) for name in (LABELS, PARTS))
-        marker = self.folder / MARKER
-        self.source = "CelebA" if official else "a set of unknown origin in CelebA's layout"
-        if marker.exists():
-            self.source = marker.read_text(encoding="utf-8").splitlines()[0]
-        return True
-
-    def _load_csv(self, filename: str, header: int | None = None) -> CSV:
-        """Called by torchvision for each list, the partitions first."""
-        path = self.folder / filename
-        if filename == PARTS:
-            names, values = read_rows(path, read_lines(path), 1, (0, 1, 2), first=1)
-            self.listed, self.partition = names, values.squeeze(1)  # (N,)
-            for number, split in enumerate(PARTITIONS):
-                if not (self.partition == number).any():
-                    raise damaged(path, f"it puts no image in partition {number} ({split}).")
-            return CSV([], names, values)
-        if filename == LABELS:
-            lines = read_lines(path)
-            if len(lines) < 2 or tuple(lines[1].split()) != ATTRIBUTES:
-                raise damaged(path, "its second line must be the names of the 40 attributes.")
-            names, values = read_rows(path, lines[2:], len(ATTRIBUTES), (-1, 1), first=3)
-            if lines[0].strip() != str(len(names)):
-                raise damaged(path, f"its first line promises {lines[0].strip()!r} rows, but it has {len(names)}.")
-            if len(names) != len(self.partition):
-                raise damaged(path, f"it has {len(names)} rows, but {PARTS} has {len(self.partition)}.")
-            for row, (name, other) in enumerate(zip(names, self.listed, strict=True), 1):
-                if name != other:
-                    raise damaged(path, f"row {row} is {name!r}, but in {PARTS} it is {other!r}.")
-            return CSV(list(ATTRIBUTES), names, values)
-        return CSV([], [], torch.empty(0))  # identities, boxes and landmarks
-
-    def pictures(self, size: int) -> Tensor:
-        """All pictures, shrunk to size × size, decoded by several threads; shape (N, 3, S, S), uint8."""
-        there = set(os.listdir(self.folder / PICTURES))
-        missing = [name for name in self.filename if name not in there]
-        if missing:
-            raise FileNotFoundError(
-                f"{self.folder / PICTURES / missing[0]} is missing, the first of {len(missing)} out of "
-                f"{len(self.filename)}: the download is not complete. {WHERE}"
-            )
-        pictures = torch.empty(len(self.filename), 3, size, size, dtype=torch.uint8)
-
-        def decode(row: int) -> None:
-            path = self.folder / PICTURES / self.filename[row]
-            try:
-                with Image.open(path) as file:
-                    file.draft("RGB", (size, size))  # a JPEG is decoded at a half or a quarter where that suffices
-                    image = file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-            except (OSError, SyntaxError) as error:
-                raise damaged(path, f"it cannot be decoded ({error}).") from error
-            pictures[row] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-        chunks = torch.split(torch.arange(len(pictures)), 1024)
-        with ThreadPoolExecutor(THREADS) as pool:
-            for rows in tqdm(chunks, desc="decoding", unit="chunk", leave=False):
-                list(pool.map(decode, rows.tolist()))
-        return pictures
-
-
-def read_rows(
-    path: Path, lines: Sequence[str], width: int, allowed: Sequence[int], first: int
-) -> tuple[list[str], Tensor]:
-    """The first word of each line, and the `width` numbers after it, shape (N, width), int8."""
-    number = {str(n): n for n in allowed}
-    names, rows = [], []
-    for count, line in enumerate(lines, first):
-        name, *words = line.split() or [""]
-        if len(words) != width or not number.keys() >= set(words):
-            raise damaged(
-                path,
-                f"line {count} must be a file name and {width} numbers out of {list(allowed)}, but has "
-                f"{len(words)} and begins {line[:40]!r}.",
-            )
-        names.append(name)
-        rows.append([number[word] for word in words])
-    if not rows:
-        raise damaged(path, "it lists no images.")
-    return names, torch.from_numpy(np.array(rows, dtype=np.int8))
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file."""
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise damaged(path, "it is no text file.") from error
-
-
-def check_md5(path: Path, md5: str) -> bool:
-    """Whether a file has an MD5 sum."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
-
-
-def damaged(path: Path, what: str) -> OSError:
-    """The error for a file that is there, but wrong."""
-    return OSError(f"{path} is damaged or only partly downloaded: {what} {WHERE}")

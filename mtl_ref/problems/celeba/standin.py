@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl_ref.problems.celeba import ATTRIBUTES, THREADS
+from mtl_ref.problems.celeba.files import ATTRIBUTES, THREADS
 from mtl_ref.problems.standin import MARKER, cached, written_whole
 
 # For each attribute, in the order they are drawn: how many per cent have it, how much the attributes before it
@@ -164,6 +163,8 @@ def folder(images: tuple[int, int, int] = (4000, 1000, 1000), *, seed: int = 0, 
 
 
 def _write_files(path: Path, images: tuple[int, int, int], seed: int, size: int) -> None:
+    from PIL import Image
+
     total = sum(images)
     names = [f"{number:06d}.jpg" for number in range(1, total + 1)]
     attributes = draw_attributes(total, seed)  # (N, 40)
@@ -185,7 +186,7 @@ def _write_files(path: Path, images: tuple[int, int, int], seed: int, size: int)
     (path / "list_eval_partition.txt").write_text("".join(lines))
     (path / MARKER).write_text(
         f"stand-in for CelebA: drawn faces, seed {seed}, drawing {DRAWING}\n"
-        "The pictures show nobody. They were drawn by mtl_ref, mtl_ref/problems/celeba_standin.py, and anyone may "
+        "The pictures show nobody. They were drawn by mtl_ref, mtl_ref/problems/celeba/standin.py, and anyone may "
         "copy them.\n",
         encoding="utf-8",
     )

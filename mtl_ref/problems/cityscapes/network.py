@@ -7,7 +7,6 @@ pooling); Sener and Koltun, NeurIPS 2018, who put one head per task on one encod
 from collections.abc import Callable
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,6 +78,8 @@ def small() -> tuple[nn.Module, int, int]:
 
 def resnet50(imagenet: bool = False) -> tuple[nn.Module, int, int]:
     """torchvision's ResNet-50 with dilation in place of its last two strides, 2048 channels; heads of 512."""
+    import torchvision
+
     weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1 if imagenet else None
     net = torchvision.models.resnet50(weights=weights, replace_stride_with_dilation=[False, True, True])
     stem = [net.conv1, net.bn1, net.relu, net.maxpool]

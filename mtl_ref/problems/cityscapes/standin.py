@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mtl_ref.problems.cityscapes.shapes import SHAPES, Array, Mask, Shape
 from mtl_ref.problems.standin import MARKER, cached, written_whole
@@ -328,6 +327,8 @@ def smooth(rng: np.random.Generator, length: int, knots: int) -> Array:
 
 def save(root: Path, split: str, city: str, name: str, street: dict[str, NDArray[np.generic]]) -> None:
     """Write the four files of one image below `root`, in the layout of Cityscapes."""
+    from PIL import Image
+
     files = {
         "image": ("leftImg8bit", "leftImg8bit"),
         "label": ("gtFine", "gtFine_labelIds"),
