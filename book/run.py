@@ -9,7 +9,6 @@ breaks of the rules in `lint.py` is printed.
 import hashlib
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import lint
@@ -17,6 +16,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+
+from mtl_ref.files import written_whole
 
 os.environ["TQDM_DISABLE"] = "1"  # a progress bar leaves nothing in a stored output
 
@@ -57,10 +58,8 @@ def clean(notebook: NotebookNode) -> None:
 def store(notebook: NotebookNode, path: Path) -> None:
     """Replace the file in one step, so that it is never seen half written."""
     nbformat.validate(notebook)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as part:
-        part.write(nbformat.writes(notebook, indent=1).rstrip("\n") + "\n")
-    os.chmod(part.name, 0o644)
-    os.replace(part.name, path)
+    with written_whole(path) as file:
+        file.write(nbformat.writes(notebook, indent=1).rstrip("\n") + "\n")
 
 
 def run(path: Path) -> str | None:

@@ -1,10 +1,39 @@
 """What `mtl_ref.train` needs of a benchmark, and the network that most of them share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+
+def check_tasks(tasks: Sequence[str], known: Collection[str], known_as: str = "") -> None:
+    """Raise a ValueError unless tasks are some of the known ones, each once; `known_as` says which in words."""
+    unknown = [task for task in tasks if task not in known]
+    if unknown or len(set(tasks)) != len(tasks) or len(tasks) == 0:
+        raise ValueError(
+            f"tasks must be some of {known_as or list(known)}, each once, but there is {unknown or list(tasks)}."
+        )
+
+
+def data_folder(root: str | Path | None) -> Path | None:
+    """The folder that is given, or else the one that the environment variable MTL_REF_DATA names, if any."""
+    folder = root or os.environ.get("MTL_REF_DATA")
+    return Path(folder) if folder else None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode, and afterwards in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def batch_indices(

@@ -6,7 +6,6 @@ everything is drawn from a seed, dropout is PyTorch's, and the three splits shar
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_ref.problems.base import HardSharing, Problem, batch_indices
+from mtl_ref.problems.base import HardSharing, Problem, batch_indices, check_tasks, data_folder, evaluating
 
 if TYPE_CHECKING:
     from torchvision.datasets import MNIST
@@ -80,9 +79,7 @@ class MultiMNIST(Problem):
         dropout: float = 0.5,
         fashion: bool = False,
     ) -> None:
-        unknown = [task for task in tasks if task not in TASKS]
-        if unknown or len(set(tasks)) != len(tasks) or len(tasks) == 0:
-            raise ValueError(f"tasks must be some of {list(TASKS)}, each once, but are {list(tasks)}.")
+        check_tasks(tasks, TASKS)
         self.tasks = tuple(tasks)
         self.kinds = {task: "regression" if task == "sum" else "classification" for task in tasks}
         self.metrics = {TASKS[task]: task != "sum" for task in tasks}
@@ -90,17 +87,17 @@ class MultiMNIST(Problem):
         self.dropout = dropout
         self.seed = seed
         self.device = torch.device("cpu")
-        root = root or os.environ.get("MTL_REF_DATA")
-        digits = read_whole(root) if root else read_subset()
-        self.source = "whole MNIST" if root else "embedded subset of MNIST"
+        folder = data_folder(root)
+        digits = read_whole(folder) if folder else read_subset()
+        self.source = "whole MNIST" if folder else "embedded subset of MNIST"
         partners = digits
         if fashion:
-            if not root or "sum" in tasks:
+            if not folder or "sum" in tasks:
                 raise ValueError(
                     "fashion=True has no embedded subset and no sum: give root, or set MTL_REF_DATA, and leave "
                     "out the task 'sum'."
                 )
-            partners = read_whole(root, "FashionMNIST")
+            partners = read_whole(folder, "FashionMNIST")
             self.source = "whole MNIST and Fashion-MNIST"
         generator = torch.Generator().manual_seed(seed)
         self.images: dict[str, Tensor] = {}
@@ -170,20 +167,18 @@ class MultiMNIST(Problem):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        was_training = model.training
-        model.eval()
         totals = torch.zeros(len(self.tasks), device=self.device)
-        for x, targets in self.batches(split):
-            outputs = model(x)
-            totals += torch.stack(
-                [
-                    (outputs[task].squeeze(1) - targets[task]).abs().sum()
-                    if task == "sum"
-                    else (outputs[task].argmax(1) == targets[task]).sum()
-                    for task in self.tasks
-                ]
-            )
-        model.train(was_training)
+        with evaluating(model):
+            for x, targets in self.batches(split):
+                outputs = model(x)
+                totals += torch.stack(
+                    [
+                        (outputs[task].squeeze(1) - targets[task]).abs().sum()
+                        if task == "sum"
+                        else (outputs[task].argmax(1) == targets[task]).sum()
+                        for task in self.tasks
+                    ]
+                )
         return dict(zip(self.metrics, (totals / len(self.images[split])).tolist(), strict=True))
 
 

@@ -8,7 +8,6 @@ brightness (there, each is stretched to its own darkest and brightest value); th
 """
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_ref.problems.base import HardSharing, Problem, batch_indices
+from mtl_ref.problems.base import HardSharing, Problem, batch_indices, check_tasks, data_folder, evaluating
 from mtl_ref.problems.celeba.files import ATTRIBUTES, HOW_TO_GET_IT, PARTITIONS, CelebAFiles
 
 __all__ = ["ATTRIBUTES", "ENCODERS", "CelebA", "resnet18_encoder", "small_encoder"]
@@ -62,22 +61,18 @@ class CelebA(Problem):
         size: int = 64,
         batch_size: int = 256,
     ) -> None:
-        unknown = [task for task in tasks if task not in ATTRIBUTES]
-        if unknown or len(set(tasks)) != len(tasks) or len(tasks) == 0:
-            raise ValueError(
-                f"tasks must be some of the 40 attributes, each once, but there is {unknown or tasks}."
-            )
+        check_tasks(tasks, ATTRIBUTES, "the 40 attributes")
         if encoder not in ENCODERS:
             raise ValueError(f"encoder is {encoder!r}, but must be one of {list(ENCODERS)}.")
-        root = root or os.environ.get("MTL_REF_DATA")
-        if root is None:
+        folder = data_folder(root)
+        if folder is None:
             raise FileNotFoundError(f"No root is given, and MTL_REF_DATA is not set. {HOW_TO_GET_IT}")
         self.tasks = tuple(tasks)
         self.kinds = dict.fromkeys(tasks, "classification")
         self.metrics = {"average error": False} | {f"{task} error": False for task in tasks}
         self.encoder, self.size, self.batch_size = encoder, size, batch_size
         self.device = torch.device("cpu")
-        files = CelebAFiles(root)
+        files = CelebAFiles(folder)
         self.source = files.source
         pictures = files.pictures(size)  # (N, 3, S, S)
         answers = files.attributes[:, [ATTRIBUTES.index(task) for task in tasks]].to(torch.uint8)  # (N, T)
@@ -126,13 +121,11 @@ class CelebA(Problem):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        was_training = model.training
-        model.eval()
         wrong = torch.zeros(len(self.tasks), device=self.device)
-        for x, targets in self.batches(split):
-            said = model(x)["attributes"] > 0  # (N, T)
-            wrong += (said != targets["attributes"].bool()).sum(0)
-        model.train(was_training)
+        with evaluating(model):
+            for x, targets in self.batches(split):
+                answers = model(x)["attributes"] > 0  # (N, T)
+                wrong += (answers != targets["attributes"].bool()).sum(0)
         errors = wrong / len(self.images[split])
         return dict(zip(self.metrics, [errors.mean().item(), *errors.tolist()], strict=True))
 

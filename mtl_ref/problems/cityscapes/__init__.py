@@ -9,7 +9,6 @@ what has a number of its own, not a group; part of the training cities is held o
 are neither rotated nor flipped.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_ref.problems.base import HardSharing, Problem, batch_indices
+from mtl_ref.problems.base import HardSharing, Problem, batch_indices, check_tasks, data_folder, evaluating
 from mtl_ref.problems.cityscapes.files import (
     CLASSES,
     HOW_TO_GET_IT,
@@ -102,17 +101,16 @@ class Cityscapes(Problem):
         validation: Sequence[str] | None = None,
         batch_size: int = 8,
     ) -> None:
-        unknown = [task for task in tasks if task not in TASKS]
-        if unknown or len(set(tasks)) != len(tasks) or len(tasks) == 0:
-            raise ValueError(f"tasks must be some of {list(TASKS)}, each once, but are {list(tasks)}.")
+        check_tasks(tasks, TASKS)
         if network not in NETWORKS:
             raise ValueError(f"network is {network!r}, but must be one of {list(NETWORKS)}.")
         if len(size) != 2 or min(size) < 8 or size[0] % 8 or size[1] % 8:
             raise ValueError(f"size is {size}, but must be a height and a width that are multiples of 8.")
         if root is None:
-            if "MTL_REF_DATA" not in os.environ:
+            folder = data_folder(root)
+            if folder is None:
                 raise FileNotFoundError(f"No root is given, and MTL_REF_DATA is not set. {HOW_TO_GET_IT}")
-            root = Path(os.environ["MTL_REF_DATA"]) / "cityscapes"
+            root = folder / "cityscapes"
         self.tasks = tuple(tasks)
         self.kinds = {task: "classification" if task == "semantic" else "regression" for task in tasks}
         self.metrics = dict(TASKS[task] for task in tasks)
@@ -216,21 +214,19 @@ class Cityscapes(Problem):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Every metric of `metrics`; nan where the split has no pixel to judge."""
-        was_training = model.training
-        model.eval()
         matrix = torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.long, device=self.device)
         errors = {task: torch.zeros(2, dtype=torch.float64, device=self.device) for task in self.tasks}
         unit = {"instance": 1.0, "disparity": self.std}
-        for x, targets in self.batches(split):
-            outputs = model(x)
-            for task in self.tasks:
-                if task == "semantic":
-                    matrix += confusion(outputs[task].argmax(1), targets[task])
-                else:
-                    valid = ~targets[task].isnan()
-                    wrong = (outputs[task] - targets[task])[valid].double().abs().sum() * unit[task]
-                    errors[task] += torch.stack([wrong, valid.sum()])
-        model.train(was_training)
+        with evaluating(model):
+            for x, targets in self.batches(split):
+                outputs = model(x)
+                for task in self.tasks:
+                    if task == "semantic":
+                        matrix += confusion(outputs[task].argmax(1), targets[task])
+                    else:
+                        valid = ~targets[task].isnan()
+                        wrong = (outputs[task] - targets[task])[valid].double().abs().sum() * unit[task]
+                        errors[task] += torch.stack([wrong, valid.sum()])
         return {
             TASKS[task][0]: mean_iou(matrix) if task == "semantic" else (errors[task][0] / errors[task][1]).item()
             for task in self.tasks
