@@ -179,6 +179,31 @@ def test_no_weight_of_a_fine_grid_is_better_for_two(seed: int) -> None:
     assert alpha[0].item() == pytest.approx(first[grid.argmin()].item(), abs=1e-4)
 
 
+@generous
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=4), st.lists(st.integers(-3, 3), min_size=4, max_size=4)
+)
+def test_weights_of_two_gradients_that_differ_in_the_last_bits_sum_to_one(
+    g: list[float], steps: list[int]
+) -> None:
+    first = torch.tensor(g, dtype=torch.float64)
+    second = first * (1 + 2.0**-52 * torch.tensor(steps[: len(g)], dtype=torch.float64))
+    J = torch.stack([first, second])
+    for rows in (J, J.float()):
+        alpha = mtl.min_norm_two(gram(rows))
+        assert_on_simplex(alpha, 2)
+        assert (alpha @ J).norm() <= (1 + 1e-14) * J.norm(dim=1).min()
+
+
+@pytest.mark.parametrize("exponent", [-1, -20, -26, -40])
+def test_two_gradients_that_differ_by_little(exponent: int) -> None:
+    e = 2.0**exponent
+    J = torch.tensor([[1.0, e], [1.0, -3 * e]], dtype=torch.float64)
+    alpha = mtl.min_norm_two(gram(J))
+    assert_on_simplex(alpha, 2)
+    assert (alpha @ J).norm() <= (1 + 1e-14) * J.norm(dim=1).min()
+
+
 # --- Sampled matrices: small integers times powers of two, so that exact arithmetic knows every product
 
 integers = st.integers(-4, 4)

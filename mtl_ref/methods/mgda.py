@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer
 from mtl_ref.checks import check_losses
-from mtl_ref.solvers.min_norm import min_norm, min_norm_two
+from mtl_ref.solvers.min_norm import min_norm
 
 NORMALIZERS = ("none", "l2", "loss", "loss+")
 
@@ -23,7 +23,8 @@ class MGDA(GradientBalancer):
     improved, so the point is Pareto stationary.
 
     Args:
-        solver: from the Gram matrix (T, T) to the weights (T,): `min_norm`, `frank_wolfe` or `min_norm_two`.
+        solver: from the Gram matrix (T, T) to the weights (T,): `min_norm`, `frank_wolfe` or `min_norm_two`. One
+            that takes a single T, like the last, says so in an attribute `num_tasks`.
         normalize: the scale sᵢ: "none" is 1, "l2" is 1/‖gᵢ‖, "loss" is 1/Lᵢ, "loss+" is 1/(Lᵢ ‖gᵢ‖). Sener and
             Koltun's code finds α from the scaled gradients but applies it to the losses as they are; here it
             applies to the gradients that it was found for, so that d is a common descent direction. Except
@@ -43,7 +44,7 @@ class MGDA(GradientBalancer):
         self.normalize = normalize
 
     def check(self, losses: Tensor) -> None:
-        num_tasks = 2 if self.solver is min_norm_two else None
+        num_tasks = getattr(self.solver, "num_tasks", None)
         check_losses(losses, num_tasks, positive="loss" in self.normalize)
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:

@@ -33,8 +33,10 @@ class PCGrad(GradientBalancer):
         T = len(G)
         C = np.eye(T)  # (PC.1)  (T, T): row i holds the coefficients of gᵢᴾᶜ = Σₖ Cᵢₖ gₖ
         for i in range(T):
+            inner = G[i].copy()  # (T,): ⟨gᵢ, gⱼ⟩ for every j
             for j in torch.randperm(T, generator=self.generator).tolist():
-                inner = C[i] @ G[j]  # (PC.2)
-                if inner < 0 and j != i:
-                    C[i, j] -= inner / G[j, j]  # (PC.3)
+                if inner[j] < 0 and j != i:
+                    share = inner[j] / G[j, j]
+                    C[i, j] -= share  # (PC.3)
+                    inner -= share * G[j]  # (PC.2)  (T,): ⟨gᵢᴾᶜ, gⱼ⟩ for every j
         return torch.from_numpy(C.sum(axis=0))  # (PC.4)  (T,)

@@ -17,15 +17,21 @@ from mtl_ref.checks import check_gram
 def min_norm_two(M: Tensor) -> Tensor:
     """The exact solution for two gradients; its first weight belongs to the first gradient.
 
-    Equal gradients share the weight.
+    The two numerators of (MN.1) add up to its denominator ‖g₁ − g₂‖², so they are clipped instead of the quotient:
+    the weights sum to 1 whatever rounding does, and each of them is precise, however small. Equal gradients share
+    the weight.
 
     Raises:
-        ValueError: M is not a finite matrix of shape (2, 2).
+        ValueError: M is not the Gram matrix of two gradients.
     """
     M = check_gram(M, 2)
     toward = torch.stack([M[1, 1] - M[0, 1], M[0, 0] - M[0, 1]])  # ⟨g₂ − g₁, g₂⟩ and ⟨g₁ − g₂, g₁⟩
-    distance = M[0, 0] + M[1, 1] - 2 * M[0, 1]  # ‖g₁ − g₂‖²
-    return (toward / distance).clamp(0, 1) if distance > 0 else torch.full_like(toward, 0.5)  # (MN.1)
+    toward = toward.clamp(min=0)
+    distance = toward.sum()  # ‖g₁ − g₂‖², or less where one end takes all
+    return toward / distance if distance > 0 else torch.full_like(toward, 0.5)  # (MN.1)
+
+
+min_norm_two.num_tasks = 2  # type: ignore[attr-defined]
 
 
 def frank_wolfe(M: Tensor, iterations: int = 250, tolerance: float = 1e-8) -> Tensor:

@@ -46,7 +46,7 @@ def test_direction_is_that_of_algorithm_1_for_one_of_the_orders(T, seed):
     assert min((ours - d).norm() for d in all_directions(J)) < 1e-12 * J.norm()
 
 
-@pytest.mark.parametrize("T", [2, 3, 4, 7])
+@pytest.mark.parametrize("T", [2, 3, 4, 7, 40])
 @pytest.mark.parametrize("seed", range(10))
 def test_generator_decides_the_order_of_each_task(T, seed):
     J = draw(T, 3, seed)
