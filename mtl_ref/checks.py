@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,11 +72,24 @@ def as_vector(values: Tensor | Sequence[float], name: str, positive: bool = Fals
 
 
 def check_gram(M: Tensor, size: int | None = None) -> Tensor:
-    """Return M in float64, or raise a ValueError that says what is wrong with it."""
+    """Return M in float64, its two halves made equal, or raise a ValueError that says what is wrong with it.
+
+    What rounding does to J Jᵀ, in float32 or bfloat16, passes; what no gradients can have does not.
+    """
     expected = "(T, T)" if size is None else f"({size}, {size})"
     if M.ndim != 2 or M.shape[0] != M.shape[1] or len(M) == 0 or size not in (None, len(M)):
         raise ValueError(f"a Gram matrix of shape {expected} is needed, but M has shape {tuple(M.shape)}.")
     M = M.detach().double()
     if not M.isfinite().all():
         raise ValueError("M has entries that are not finite.")
-    return M
+    A = M.cpu().numpy()
+    norms = np.sqrt(np.maximum(A.diagonal(), 0) + np.finfo(np.float32).tiny)  # ‖gᵢ‖, or 1e-19 if that is more
+    C = A / norms / norms[:, None]
+    for excess, what in ((C - C.T, "M[i, j] = M[j, i]"), (abs(C) - 1, "|M[i, j]| ≤ ‖gᵢ‖ ‖gⱼ‖")):
+        if excess.max() > 0.01:
+            i, j = sorted(divmod(int(excess.argmax()), len(A)))
+            raise ValueError(
+                f"M is no Gram matrix J Jᵀ of gradients, for which {what}: M[{i}, {j}] is {A[i, j]:.6g}, "
+                f"M[{j}, {i}] is {A[j, i]:.6g}, and M[{i}, {i}] is {A[i, i]:.6g}."
+            )
+    return M + (M.T - M) / 2

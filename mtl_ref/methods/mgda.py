@@ -23,8 +23,9 @@ class MGDA(GradientBalancer):
     improved, so the point is Pareto stationary.
 
     Args:
-        solver: from the Gram matrix (T, T) to the weights (T,): `min_norm`, `frank_wolfe` or `min_norm_two`. One
-            that takes a single T, like the last, says so in an attribute `num_tasks`.
+        solver: from the Gram matrix (T, T) to the weights (T,): `min_norm`, exact and the one to take at any T, a
+            thousand included; `frank_wolfe`, the paper's, which is not exact; or `min_norm_two`.
+            One that takes a single T, like the last, says so in an attribute `num_tasks`.
         normalize: the scale sᵢ: "none" is 1, "l2" is 1/‖gᵢ‖, "loss" is 1/Lᵢ, "loss+" is 1/(Lᵢ ‖gᵢ‖). Sener and
             Koltun's code finds α from the scaled gradients but applies it to the losses as they are; here it
             applies to the gradients that it was found for, so that d is a common descent direction. Except

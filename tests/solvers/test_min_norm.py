@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from fractions import Fraction
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -361,6 +362,95 @@ def test_repeated_gradients_of_any_length_pass_the_optimality_test(J: Tensor) ->
     assert_optimal(twice, mtl.min_norm(gram(twice)))
 
 
+# --- What users give it
+
+
+def nearly_dependent(T: int, P: int, seed: int) -> Tensor:
+    """Gradients of which a third are nearly one, with coordinates and lengths that spread over many digits."""
+    generator = torch.Generator().manual_seed(seed)
+    J = torch.randn(T, P, generator=generator, dtype=torch.float64)
+    close = torch.randint(T, (T // 3,), generator=generator)
+    J[close] = J[0] * (1 + 1e-9 * torch.randn(len(close), P, generator=generator, dtype=torch.float64))
+    J *= 10 ** (-9 * torch.rand(P, generator=generator, dtype=torch.float64))
+    return J * 10 ** (12 * torch.rand(T, 1, generator=generator, dtype=torch.float64))
+
+
+@generous
+@given(st.integers(2, 30), st.integers(1, 20), st.integers(0, 10**6))
+def test_nearly_dependent_gradients_pass_the_optimality_test(T: int, P: int, seed: int) -> None:
+    J = nearly_dependent(T, P, seed)
+    assert_optimal(J, mtl.min_norm(gram(J)))
+
+
+@generous
+@given(st.integers(2, 20), st.integers(1, 4), st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 3.0]))
+@example(3, 1, 2, 0.0)
+def test_a_matrix_formed_in_float32_is_solved_as_well_as_it_was_formed(
+    T: int, P: int, seed: int, spread: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    J = torch.randn(T, P, generator=generator) * torch.exp(spread * torch.randn(T, 1, generator=generator))
+    for M in (gram(J), gram(J).double()):  # with eigenvalues below zero, as T > P
+        assert_optimal(J.double(), mtl.min_norm(M), tolerance=T * 2.0**-20)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_halves_of_a_matrix_may_differ_by_rounding(seed: int) -> None:
+    J = random_gradients(6, 20, 6, seed)
+    M = gram(J)
+    assert_optimal(J, mtl.min_norm(M + 1e-15 * torch.rand(6, 6, dtype=torch.float64)))
+    assert_optimal(J, mtl.min_norm(M + 1e-15 * torch.rand(6, 6, dtype=torch.float64).tril()))
+
+
+@pytest.mark.parametrize("solver", [mtl.min_norm, mtl.min_norm_two, mtl.frank_wolfe])
+@pytest.mark.parametrize("length", [1e-150, 1e-155, 1e-160, 1e-200, 1e-320, 1e150])
+def test_the_shortest_and_the_longest_gradients_that_float64_holds(solver: Solver, length: float) -> None:
+    J = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64) * length
+    alpha = solver(gram(J))
+    assert_on_simplex(alpha, 2)
+    if length > 1e-161:  # below, float64 does not hold the squares
+        assert alpha.tolist() == pytest.approx([0.8, 0.2], abs=1e-3)
+
+
+@generous
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(0, 10**6), st.floats(-170, -140))
+def test_gradients_whose_squares_are_denormal_are_weighted(T: int, P: int, seed: int, exponent: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    J = torch.randn(T, P, generator=generator, dtype=torch.float64)
+    alpha = mtl.min_norm(gram(J * 10**exponent))
+    assert_on_simplex(alpha, T)
+    if exponent > -153:  # nothing is lost yet
+        assert_optimal(J, alpha)
+
+
+@two_or_more
+@pytest.mark.parametrize("e", [1e-3, 1e-6, 1e-7])
+def test_near_a_stationary_point_no_product_is_negative(solver: Solver, e: float) -> None:
+    M = gram(torch.tensor([[1.0, e], [-2.0, e]], dtype=torch.float64))
+    alpha = solver(M)
+    assert alpha.tolist() == pytest.approx([2 / 3, 1 / 3], abs=1e-14)
+    assert (M @ alpha).tolist() == pytest.approx([e**2, e**2], rel=0.1)
+
+
+def solves(M: Tensor) -> int:
+    with mock.patch.object(np.linalg, "solve", wraps=np.linalg.solve) as solve:
+        mtl.min_norm(M)
+    return solve.call_count
+
+
+def test_few_solves_are_needed() -> None:
+    apart = [solves(gram(random_gradients(40, 80, 40, seed))) for seed in range(20)]
+    common = [solves(gram(torch.randn(40, 80) + torch.randn(80)).double()) for seed in range(20)]
+    twice = [solves(gram(random_gradients(20, 80, 20, seed).repeat(2, 1))) for seed in range(20)]
+    assert max(apart + common + twice) <= 12
+    assert solves(torch.eye(40)) == solves(torch.ones(40, 40)) == 1
+
+
+def test_a_thousand_gradients() -> None:
+    J = random_gradients(1000, 1200, 1000, 0, spread=1)
+    assert_optimal(J, mtl.min_norm(gram(J)))
+
+
 # --- The gap
 
 
@@ -395,6 +485,16 @@ BAD = {
     "empty": (torch.ones(0, 0), r"M has shape \(0, 0\)"),
     "nan": (torch.tensor([[1.0, torch.nan], [torch.nan, 1.0]]), "M has entries that are not finite"),
     "infinite": (torch.tensor([[torch.inf, 0.0], [0.0, 1.0]]), "M has entries that are not finite"),
+    "not symmetric": (
+        torch.tensor([[1.0, 0.5], [0.2, 1.0]]),
+        r"M\[i, j\] = M\[j, i\]: M\[0, 1\] is 0.5, M\[1, 0\] is 0.2",
+    ),
+    "a negative square": (torch.tensor([[1.0, 0.0], [0.0, -1.0]]), r"‖gⱼ‖: M\[1, 1\] is -1"),
+    "a product of zero": (torch.tensor([[1.0, 1.0], [1.0, 0.0]]), r"‖gⱼ‖: M\[0, 1\] is 1, .* M\[0, 0\] is 1"),
+    "a product too large": (
+        torch.tensor([[1.0, 2.1], [2.1, 4.0]]),
+        r"\|M\[i, j\]\| ≤ ‖gᵢ‖ ‖gⱼ‖: M\[0, 1\] is 2.1",
+    ),
 }
 
 
@@ -403,6 +503,13 @@ BAD = {
 def test_bad_matrices_are_refused(function: Solver, M: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         function(M)
+
+
+def test_a_matrix_with_an_eigenvalue_clearly_below_zero_is_refused() -> None:
+    M = torch.full((3, 3), -0.9, dtype=torch.float64)
+    M.fill_diagonal_(1)  # eigenvalues 1.9, 1.9 and −0.8
+    with pytest.raises(ValueError, match=r"an eigenvalue of -0.8, but .* M = J @ J.T .* in float32 or better"):
+        mtl.min_norm(100 * M)
 
 
 @pytest.mark.parametrize("M", [torch.ones(1, 1), torch.eye(3), torch.ones(2), torch.ones(2, 3)])
