@@ -13,8 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.checks import check_losses, check_on_graph
-from mtl_ref.gradients import add_to_grad, check_separates, gram, split_like, task_gradients, what_to_combine
+from mtl_ref.checks import check_losses, check_on_graph, in_float64
+from mtl_ref.gradients import (
+    add_to_grad,
+    check_separates,
+    gram,
+    split_like,
+    task_gradients,
+    weighted_sum,
+    what_to_combine,
+)
 
 
 class Balancer(nn.Module):
@@ -87,8 +95,8 @@ class GradientBalancer(Balancer):
     def combine(self, gradients: Tensor, losses: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The direction, shape (P,), and its task weights, shape (T,), or None if it is no weighted sum.
 
-        Gradients that are not finite pass through: they give a direction of nan, so that a GradScaler sees
-        them and skips the step.
+        Both are in float32 at least, whatever the type of the gradients. Gradients or losses that are not finite
+        pass through: they give a direction of nan, so that a GradScaler sees them and skips the step.
         """
         if gradients.ndim != 2 or len(gradients) == 0 or not gradients.is_floating_point():
             raise ValueError(
@@ -97,16 +105,17 @@ class GradientBalancer(Balancer):
             )
         J = gradients.detach()  # (T, P)
         M = gram(J)  # (T, T)
-        if M.isfinite().all():
-            alpha = self.task_weights(M, None if losses is None else losses.detach().double())  # (T,)
+        exact = None if losses is None else in_float64(losses.detach()).to(M.device)
+        if M.isfinite().all() and (exact is None or exact.isfinite().all()):
+            alpha = self.task_weights(M, exact)  # (T,)
         else:
             alpha = torch.full_like(M[0], torch.nan)
-        alpha = alpha.to(J)
-        return alpha @ J, alpha
+        d = weighted_sum(alpha, J)
+        return d, alpha.to(d.dtype).to(d.device)
 
     def forward(self, gradients: Tensor, losses: Tensor | None = None) -> Tensor:
         """The direction d to subtract, shape (P,), from the T gradients, shape (T, P)."""
-        return self.combine(gradients, losses)[0]
+        return self.combine(gradients, losses)[0].to(gradients.dtype)
 
     def check(self, losses: Tensor) -> None:
         """Raise a ValueError for losses that the method cannot take; a method with conditions adds to it."""
@@ -147,9 +156,8 @@ class GradientBalancer(Balancer):
         inputs = what_to_combine(losses, shared, features)
         if shared is None:
             check_separates(inputs, losses)
-        J = task_gradients(losses, inputs, retain_graph)  # (T, P)
-        d, weights = self.combine(J, losses)
-        pieces = [piece.view_as(x).to(x.dtype) for piece, x in zip(split_like(d, inputs), inputs, strict=True)]
+        d, weights = self.combine(task_gradients(losses, inputs, retain_graph), losses)  # J of shape (T, P)
+        pieces = [piece.view_as(x).to(x) for piece, x in zip(split_like(d, inputs), inputs, strict=True)]
         if shared is not None:
             for parameter, piece in zip(inputs, pieces, strict=True):
                 add_to_grad(parameter, piece)

@@ -6,14 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+NO_FLOAT64 = ("mps",)  # devices, Apple's, on which float64 does not exist
 
-def check_losses(losses: object, num_tasks: int | None = None, positive: bool = False) -> None:
+
+def in_float64(x: Tensor) -> Tensor:
+    """A tensor in float64, on its own device, or on the CPU if that has no float64."""
+    return (x.cpu() if x.device.type in NO_FLOAT64 else x).double()
+
+
+def check_losses(losses: object, num_tasks: int | None = None, positive: bool = False, kept: bool = False) -> None:
     """Raise a ValueError that names the task, the value and what was expected.
+
+    An infinite loss in float16 is no error: with a GradScaler it says that the scale is too large. Its gradients
+    are inf or nan, so that the scaler sees them, skips the step and goes on with a smaller scale. In all other
+    types no scale is that large: there inf, and everywhere nan, is an error of the model.
 
     Args:
         losses: what should be T finite floating-point losses, shape (T,).
         num_tasks: the T that the method was built for, if it was built for one.
         positive: whether the method divides by the losses or takes their logarithm.
+        kept: whether the method keeps these losses as state: then they must be finite in float16 too.
     """
     losses = check_tensor(losses)
     if losses.ndim != 1 or len(losses) == 0 or not losses.is_floating_point():
@@ -23,7 +35,7 @@ def check_losses(losses: object, num_tasks: int | None = None, positive: bool = 
         )
     if num_tasks is not None and len(losses) != num_tasks:
         raise ValueError(f"this method was built for {num_tasks} tasks but was given {len(losses)} losses.")
-    bad = ~torch.isfinite(losses)
+    bad = losses.isnan() if losses.dtype == torch.float16 and not kept else ~losses.isfinite()
     if positive:
         bad = bad | (losses <= 0)
     if bad.any():
@@ -79,7 +91,7 @@ def check_gram(M: Tensor, size: int | None = None) -> Tensor:
     expected = "(T, T)" if size is None else f"({size}, {size})"
     if M.ndim != 2 or M.shape[0] != M.shape[1] or len(M) == 0 or size not in (None, len(M)):
         raise ValueError(f"a Gram matrix of shape {expected} is needed, but M has shape {tuple(M.shape)}.")
-    M = M.detach().double()
+    M = in_float64(M.detach())
     if not M.isfinite().all():
         raise ValueError("M has entries that are not finite.")
     A = M.cpu().numpy()

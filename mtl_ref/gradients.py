@@ -7,17 +7,26 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
+from mtl_ref.checks import NO_FLOAT64, in_float64
+
 Edge = tuple[Node, int]  # where a gradient enters the graph: a node, and which of its outputs
+
+# What T stacked losses may have gone through, each for itself
+ELEMENTWISE = {f"{name}Backward0" for name in ("Mul", "Div", "Add", "Sub", "Neg", "ToCopy", "Clone", "Log", "Exp")}
 
 
 def what_to_combine(
-    losses: Tensor, shared: Iterable[Tensor] | None, features: Tensor | Sequence[Tensor] | None
+    losses: Tensor,
+    shared: Iterable[Tensor] | None,
+    features: Tensor | Sequence[Tensor] | None,
+    real: bool = True,
 ) -> list[Tensor]:
     """The tensors, of exactly one of the two arguments, whose T gradients are asked for; each once.
 
     Raises:
         ValueError: both or neither is given; what is given is no tensor, requires no gradient, or is reached by
-            no loss; a shared parameter is no leaf, or stands where its gradient cannot be seen.
+            no loss; a shared parameter is no leaf, or stands where its gradient cannot be seen; one is complex
+            where `real` gradients are needed.
     """
     if (shared is None) == (features is None):
         given = "neither" if shared is None else "both"
@@ -34,6 +43,11 @@ def what_to_combine(
         raise ValueError(
             "a tensor in shared is not a parameter but computed from others, which would not learn. Give such "
             "a tensor as features, or the parameters that it is computed from as shared."
+        )
+    if real and any(x.is_complex() for x in inputs):
+        raise ValueError(
+            f"a tensor in {name} is complex, but gradients are combined as real vectors. Use parameters that hold "
+            "real and imaginary parts, and torch.view_as_complex in the model."
         )
     check_reached(losses, inputs, name)
     return inputs
@@ -89,38 +103,43 @@ def task_gradients(losses: Tensor, inputs: Sequence[Tensor], retain_graph: bool 
 
     On the way, every parameter that a loss reaches without passing through the inputs receives its gradient.
     A task that does not use an input has a gradient of zero there. Like `Tensor.backward`, the last pass frees
-    the graph that it goes through unless `retain_graph` is set.
+    the graph that it goes through unless `retain_graph` is set. J is in float32 at least.
     """
-    dtype = reduce(torch.promote_types, (x.dtype for x in inputs))
+    dtype = reduce(torch.promote_types, (x.dtype for x in inputs), torch.float32)
     J = inputs[0].new_zeros(len(losses), sum(x.numel() for x in inputs), dtype=dtype)  # (T, P)
-    one = torch.ones_like(losses[0])
-    edges = loss_edges(losses)
-    for task, (row, loss) in enumerate(zip(J, edges, strict=True)):
+    edges, factors = loss_edges(losses)
+    for task, (row, loss, factor) in enumerate(zip(J, edges, factors, strict=True)):
         if loss is None:  # a constant: its row stays zero
             continue
         own = own_parameters(loss, inputs)
         keep = retain_graph or task + 1 < len(edges)
-        found = torch.autograd.grad(loss, [*inputs, *own], one, retain_graph=keep, allow_unused=True)
+        found = torch.autograd.grad(loss, [*inputs, *own], factor, retain_graph=keep, allow_unused=True)
         for entries, gradient in zip(split_like(row, inputs), found, strict=False):
             if gradient is not None:
                 entries.copy_(gradient.to_dense().reshape(-1))
         for parameter, gradient in zip(own, found[len(inputs) :], strict=True):
             if gradient is not None:
-                add_to_grad(parameter, gradient.clone())  # autograd may give one tensor to two parameters
+                add_to_grad(parameter, gradient)
         del found, gradient  # before the next pass makes its own
     return J
 
 
-def loss_edges(losses: Tensor) -> list[GradientEdge | None]:
-    """Where each task's backward pass starts; None for a loss that depends on nothing.
+def loss_edges(losses: Tensor) -> tuple[list[GradientEdge | None], Tensor]:
+    """Where each task's backward pass starts, None for a loss that depends on nothing, and its T first factors.
 
-    Behind `torch.stack` if that made the losses: from `losses[t]` itself, a pass would carry zeros through the
-    heads of all the other tasks.
+    That is behind `torch.stack` if it made the losses, even if they were multiplied by numbers since: from
+    `losses[t]` itself, a pass would carry zeros through the heads of all the other tasks.
     """
-    stack = losses.grad_fn
-    if stack is not None and type(stack).__name__ == "StackBackward0":
-        return [None if node is None else GradientEdge(node, number) for node, number in stack.next_functions]
-    return [get_gradient_edge(loss) for loss in losses]
+    ones = torch.ones_like(losses)
+    node = losses.grad_fn
+    while node is not None and type(node).__name__ in ELEMENTWISE and len(parents(node)) == 1:
+        ((node, _),) = parents(node)
+    if node is None or type(node).__name__ != "StackBackward0" or len(node.next_functions) != len(losses):
+        return [get_gradient_edge(loss) for loss in losses], ones
+    edges = [None if head is None else GradientEdge(head, number) for head, number in node.next_functions]
+    if node is losses.grad_fn:
+        return edges, ones
+    return edges, torch.autograd.grad(losses, GradientEdge(node, 0), ones, retain_graph=True)[0]
 
 
 def own_parameters(loss: GradientEdge, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -160,8 +179,24 @@ def split_like(vector: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
-    """Accumulate a gradient as PyTorch does."""
-    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    """Accumulate a copy of a gradient as PyTorch does: with the device, type and strides of the parameter."""
+    if parameter.grad is None and gradient.is_sparse:
+        parameter.grad = gradient.clone()
+    elif parameter.grad is None or (parameter.grad.is_sparse and not gradient.is_sparse):
+        new = torch.empty_like(parameter)
+        if new.stride() != parameter.stride():  # it has holes or overlaps: PyTorch's gradients have not
+            new = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+        new.copy_(gradient)
+        parameter.grad = new if parameter.grad is None else new.add_(parameter.grad)
+    else:
+        parameter.grad.add_(gradient.to(parameter.grad.device))
+
+
+def weighted_sum(alpha: Tensor, J: Tensor) -> Tensor:
+    """d = Jᵀ α, shape (P,), in float32 or better, whatever autocast says; α of shape (T,), J of shape (T, P)."""
+    dtype = torch.promote_types(J.dtype, torch.float32)
+    with torch.autocast(J.device.type, enabled=False):
+        return alpha.to(dtype).to(J.device) @ J.to(dtype)
 
 
 def gram(J: Tensor, columns: int = 2**14) -> Tensor:
@@ -169,20 +204,30 @@ def gram(J: Tensor, columns: int = 2**14) -> Tensor:
 
     In float32, M of dependent gradients would have negative eigenvalues, and solvers would not settle.
     """
-    M = torch.zeros(len(J), len(J), dtype=torch.float64, device=J.device)
+    M = zeros_in_float64((len(J), len(J)), J.device)
     for block in torch.split(J, columns, dim=1):
-        block = block.double()  # (T, columns)
+        block = in_float64(block)  # (T, columns)
         M += block @ block.T
     return M
 
 
 def gradient_norms(losses: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     """‖∇_W Lᵢ‖ for each of T losses, shape (T,), float64; no `.grad` is touched and the graph stays."""
-    norms = torch.zeros(len(losses), dtype=torch.float64, device=losses.device)
-    one = torch.ones_like(losses[0])
-    for task, loss in enumerate(loss_edges(losses)):
+    norms = zeros_in_float64((len(losses),), losses.device)
+    for task, (loss, factor) in enumerate(zip(*loss_edges(losses), strict=True)):
         if loss is None:  # a constant: its gradient is zero
             continue
-        found = torch.autograd.grad(loss, inputs, one, retain_graph=True, allow_unused=True)
-        norms[task] = sum(g.to_dense().double().square().sum() for g in found if g is not None) ** 0.5
+        found = torch.autograd.grad(loss, inputs, factor, retain_graph=True, allow_unused=True)
+        norms[task] = sum(squared_norm(g).to(norms.device) for g in found if g is not None) ** 0.5
     return norms
+
+
+def squared_norm(gradient: Tensor) -> Tensor:
+    """‖g‖² in float64, of a real or complex, dense or sparse gradient."""
+    g = gradient.to_dense()
+    return in_float64(torch.view_as_real(g) if g.is_complex() else g).square().sum()
+
+
+def zeros_in_float64(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros on the device, or on the CPU if that has no float64."""
+    return torch.zeros(shape, dtype=torch.float64, device="cpu" if device.type in NO_FLOAT64 else device)

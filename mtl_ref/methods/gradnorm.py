@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ref.balancer import Balancer, GradientBalancer, LossBalancer
-from mtl_ref.checks import check_losses, check_on_graph
+from mtl_ref.checks import check_losses, check_on_graph, in_float64
 from mtl_ref.gradients import gradient_norms, what_to_combine
 
 
@@ -151,11 +151,11 @@ class GradNorm(LossBalancer):
         check_on_graph(losses)
         check_losses(losses, num_tasks=len(self.weights))
         self.rate.check(losses)
-        norms = gradient_norms(losses, what_to_combine(losses, shared, features))  # (T,)
+        norms = gradient_norms(losses, what_to_combine(losses, shared, features, real=False))
         used = self.weights.to(losses)
         self(losses).backward(retain_graph=retain_graph)
-        if norms.isfinite().all():
-            self.update(norms, losses.detach().double())
+        if norms.isfinite().all() and losses.isfinite().all():
+            self.update(norms.to(self.weights.device), in_float64(losses.detach()).to(self.weights.device))
         return used
 
     def update(self, norms: Tensor, losses: Tensor) -> None:

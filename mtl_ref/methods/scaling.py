@@ -30,7 +30,7 @@ class InitialLossScaling(LossBalancer):
 
     def forward(self, losses: Tensor) -> Tensor:
         if len(self.initial) == 0:
-            check_losses(losses, positive=True)
+            check_losses(losses, positive=True, kept=True)
             self.initial = losses.detach().clone()
         check_losses(losses, num_tasks=len(self.initial))
         return (losses / self.initial).sum()  # (IS.1)

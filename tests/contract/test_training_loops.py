@@ -1,6 +1,7 @@
 """What users of such tools hit in their training loops: each kind of failure, with the value that is right."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import mtl_ref as mtl
+from mtl_ref.gradients import add_to_grad, gradient_norms, task_gradients
 
 LOSS_LEVEL = {
     "fixed": lambda: mtl.FixedWeighting([0.5, 2.0]),
@@ -200,3 +202,220 @@ def test_the_graph_stays_where_retain_graph_says_so(method: str, how: str) -> No
     ALL[method]().backward(losses, **given)
     with pytest.raises(RuntimeError, match="a second time"):
         losses.sum().backward()
+
+
+# --- `.grad` as PyTorch's own accumulation leaves it (U3, U18, U22)
+
+
+def test_gradients_have_the_strides_of_their_parameters() -> None:
+    def model() -> tuple[nn.Parameter, nn.Parameter, nn.Parameter, Tensor]:
+        torch.manual_seed(0)
+        w, v = nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(4, 3).T)
+        holes = torch.randn(3, 8)[:, ::2].requires_grad_()
+        z = torch.randn(5, 4)
+        rows = [torch.einsum("bi,oi->bo", z, p) for p in (w, v, holes)]
+        return w, v, holes, torch.stack([sum(r.square().mean() for r in rows), sum(r.sin().mean() for r in rows)])
+
+    *plain, losses = model()
+    losses.sum().backward()
+    wanted = [p.grad.stride() for p in plain]
+    assert wanted == [(4, 1), (1, 3), (4, 1)]
+    for shared in ([0], [0, 1, 2], [1]):
+        *ours, losses = model()
+        mtl.PCGrad().backward(losses, shared=[ours[i] for i in shared])
+        assert [p.grad.stride() for p in ours] == wanted
+    image = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    out = image(torch.randn(2, 3, 5, 5))
+    mtl.MGDA().backward(torch.stack([out.square().mean(), out.sin().mean()]), shared=image.parameters())
+    assert image.weight.grad.stride() == image.weight.stride() == (27, 1, 9, 3)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_table_used_sparse_and_dense_gets_what_two_plain_backwards_give(order: tuple[int, int]) -> None:
+    def model() -> tuple[nn.Embedding, Tensor, list[Tensor]]:
+        torch.manual_seed(0)
+        table, enc = nn.Embedding(5, 4, sparse=True), nn.Linear(3, 4)
+        index, z = torch.tensor([1, 3, 3]), enc(torch.randn(3, 3))
+        losses = [(z * table(index)).mean(), nn.functional.cross_entropy(z @ table.weight.T, index)]
+        return table, z, [losses[i] for i in order]
+
+    table, _, losses = model()
+    for loss in losses:
+        loss.backward(retain_graph=True)
+    wanted = table.weight.grad
+    for _ in range(2):
+        table, z, losses = model()
+        mtl.MGDA().backward(torch.stack(losses), features=z)
+        torch.testing.assert_close(table.weight.grad, wanted)
+
+
+def test_a_sparse_gradient_stays_sparse() -> None:
+    table, head = nn.Embedding(5, 4, sparse=True), nn.Linear(4, 4)
+    for times in (1, 2):
+        z = head(torch.ones(3, 4))
+        losses = torch.stack([(z * table(torch.tensor([1, 3, 3]))).sum(), z.square().sum()])
+        mtl.MGDA().backward(losses, features=z)
+        assert table.weight.grad.is_sparse
+        rows = z.detach()[0] * times
+        torch.testing.assert_close(table.weight.grad.to_dense()[[1, 3]], torch.stack([rows, 2 * rows]))
+
+
+def test_each_piece_goes_to_the_device_of_its_parameter() -> None:
+    elsewhere = nn.Parameter(torch.ones(3, 2, device="meta"))
+    add_to_grad(elsewhere, torch.ones(3, 2))
+    assert elsewhere.grad.device.type == "meta"
+    add_to_grad(elsewhere, torch.ones(3, 2))
+    assert elsewhere.grad.shape == (3, 2)
+
+
+# --- α meets J in float32 or better, and the direction is rounded once (U4, U5, U10, U20)
+
+
+@pytest.mark.parametrize("method", list(GRADIENT_LEVEL))
+def test_autocast_has_no_part_in_the_combination(method: str) -> None:
+    rows = torch.tensor([[1.0, 0.01], [-0.7, 0.01]])
+    directions = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        W = nn.Parameter(torch.zeros(2))
+        losses = torch.stack([(row * W).sum() + 1 for row in rows])
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            GRADIENT_LEVEL[method]().backward(losses, shared=[W])
+            torch.manual_seed(0)
+            torch.testing.assert_close(GRADIENT_LEVEL[method]()(rows), W.grad, rtol=0, atol=0)
+        directions.append(W.grad)
+    assert torch.equal(*directions)
+    if method == "MGDA":
+        torch.testing.assert_close(rows @ directions[1], torch.full((2,), 1e-4), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", list(GRADIENT_LEVEL))
+def test_in_half_precision_the_direction_is_rounded_once(method: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1.0, 2.0**-12):
+        for _ in range(20):
+            J = (scale * torch.randn(2, 6, generator=generator)).to(dtype)
+            W = nn.Parameter(torch.zeros(6, dtype=dtype))
+            torch.manual_seed(0)
+            GRADIENT_LEVEL[method]().backward(torch.stack([(row * W).sum() for row in J]), shared=[W])
+            torch.manual_seed(0)
+            exact = GRADIENT_LEVEL[method]()(J.double())
+            torch.testing.assert_close(W.grad, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=2.0**-24)
+            torch.manual_seed(0)
+            assert torch.equal(GRADIENT_LEVEL[method]()(J), W.grad)
+
+
+def test_the_weights_of_a_half_precision_model_are_not_rounded() -> None:
+    W = nn.Parameter(torch.zeros(2, dtype=torch.float16))
+    losses = torch.stack([(torch.tensor([1e-6, 0.0]).half() * W).sum(), W[1] * 3])
+    weights = mtl.GradientNormalization().backward(losses, shared=[W])
+    assert weights.dtype == torch.float32
+    assert W.grad.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("method", list(GRADIENT_LEVEL))
+def test_complex_parameters_are_refused_before_anything_is_written(method: str) -> None:
+    c, head = nn.Parameter(torch.tensor([1 + 1j, 2j])), nn.Parameter(torch.ones(2))
+    losses = torch.stack([(head * c.abs().square()).sum(), (head * c.real).sum()])
+    with pytest.raises(ValueError, match="a tensor in shared is complex"):
+        GRADIENT_LEVEL[method]().backward(losses, shared=[c])
+    assert c.grad is None
+    assert head.grad is None
+
+
+def test_the_norm_of_a_complex_gradient_counts_both_parts() -> None:
+    c = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    losses = torch.stack([3 * c[0].imag + 4 * c[1].imag, 3 * c[0].real + 4 * c[1].imag])
+    assert gradient_norms(losses, [c]).tolist() == [5, 5]
+    balancer = mtl.GradNorm(2, alpha=0.0)
+    balancer.backward(losses * torch.tensor([1.0, 3.0]), shared=[c])
+    assert balancer.weights[0] > balancer.weights[1]
+
+
+@pytest.mark.parametrize("method", [*GRADIENT_LEVEL, "rated", "GradNorm", "fixed", "equal", "uncertainty"])
+def test_scaled_losses_that_overflow_are_left_to_the_scaler(method: str) -> None:
+    kinds = {**ALL, "rated": lambda: mtl.GradientNormalization(1.0), "GradNorm": lambda: mtl.GradNorm(2, 0.5)}
+    balancer = kinds[method]()
+    W, head = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([W, head, *balancer.parameters()], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**17)
+    taken = []
+    for _ in range(4):
+        losses = torch.stack([(W * head).sum().half(), (W * W).sum().half()])
+        optimizer.zero_grad()
+        before = W.detach().clone()
+        state = copy.deepcopy(balancer.state_dict())
+        balancer.backward(scaler.scale(losses), shared=[W])
+        scaler.step(optimizer)
+        scaler.update()
+        taken.append(not torch.equal(before, W))
+        if not taken[-1]:
+            assert all(torch.equal(x, state[name]) for name, x in balancer.state_dict().items())
+    assert not taken[0]
+    assert taken[-1]
+    assert W.isfinite().all()
+    assert scaler.get_scale() < 2.0**17
+
+
+@pytest.mark.parametrize("method", list(ALL))
+@pytest.mark.parametrize(
+    ("value", "dtype"), [("nan", torch.float16), ("nan", torch.float32), ("inf", torch.float32)]
+)
+def test_other_losses_that_are_not_finite_are_errors(method: str, value: str, dtype: torch.dtype) -> None:
+    W = nn.Parameter(torch.ones(2))
+    losses = torch.stack([W.sum().to(dtype), W.sum().to(dtype) * float(value)])
+    with pytest.raises(ValueError, match=f"the loss of task 1 .counting from 0. is {value}"):
+        ALL[method]().backward(losses, shared=[W])
+    assert W.grad is None
+
+
+def test_an_overflow_is_never_kept_as_an_initial_loss() -> None:
+    losses = torch.tensor([1.0, float("inf")], dtype=torch.float16, requires_grad=True)
+    with pytest.raises(ValueError, match=r"the loss of task 1 .counting from 0. is inf"):
+        mtl.InitialLossScaling().backward(losses)
+
+
+# --- Losses that are multiplied by numbers cost what stacked ones do (U27)
+
+CHANGES = {
+    "as stacked": lambda L: L,
+    "divided": lambda L: L / 4,
+    "scaled": lambda L: L * torch.tensor(1024.0),
+    "preferred": lambda L: 3 * (L * torch.tensor([1.0, 2.0])),
+    "by itself": lambda L: L / L.detach() + 1,
+    "double": lambda L: -L.double(),
+    "logarithm": torch.log,
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_pass_goes_through_its_own_head_only(change: str) -> None:
+    net, plain = Net(), Net()
+    passes = []
+    for t, head in enumerate(net.heads):
+        head.register_forward_hook(lambda m, x, out, t=t: out.register_hook(lambda g: passes.append(t)) and None)
+    losses = CHANGES[change](net.losses()[0])
+    mtl.PCGrad().backward(losses, shared=net.enc.parameters())
+    assert passes == [0, 1]
+    wanted = CHANGES[change](plain.losses()[0])
+    for ours, head in zip(net.heads, plain.heads, strict=True):
+        (gradient,) = torch.autograd.grad(wanted.sum(), head.weight, retain_graph=True)
+        torch.testing.assert_close(ours.weight.grad, gradient)
+
+
+@pytest.mark.parametrize(
+    "mix", [lambda L: L * L, lambda L: L / L.sum(), lambda L: L.softmax(0), lambda L: L.flip(0)]
+)
+def test_losses_that_are_mixed_are_differentiated_as_they_are(mix: Callable[[Tensor], Tensor]) -> None:
+    net = Net()
+    losses = mix(net.losses()[0])
+    rows = [torch.autograd.grad(loss, net.enc.weight, retain_graph=True)[0].flatten() for loss in losses]
+    torch.testing.assert_close(task_gradients(losses, [net.enc.weight]), torch.stack(rows))
+
+
+def test_learned_factors_on_the_losses_learn() -> None:
+    net, factors = Net(), nn.Parameter(torch.ones(2))
+    losses = net.losses()[0]
+    mtl.MGDA().backward(losses * factors, shared=net.enc.parameters())
+    torch.testing.assert_close(factors.grad, losses.detach())
