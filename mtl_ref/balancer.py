@@ -7,13 +7,13 @@ A gradient method sees the T gradients as the rows of one matrix J, and mostly n
 Gram matrix M = J Jᵀ: it defines `task_weights`, the α of the direction d = Jᵀ α.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.checks import check_losses, check_on_graph, in_float64
+from mtl_ref.checks import NO_FLOAT64, check_losses, check_on_graph, in_float64
 from mtl_ref.gradients import (
     add_to_grad,
     check_separates,
@@ -26,14 +26,42 @@ from mtl_ref.gradients import (
 
 
 class Balancer(nn.Module):
-    """Common ground of all methods: state that starts empty takes its shape when it is loaded."""
+    """Common ground of all methods.
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in self._buffers.items():
-            saved = state_dict.get(prefix + name)
-            if buffer is not None and saved is not None and buffer.numel() == 0:
-                setattr(self, name, buffer.new_empty(saved.shape, dtype=saved.dtype))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    Attributes:
+        exact: names of buffers in float64. They keep that type when the module takes another, and stay on the
+            CPU when it goes to a device without float64.
+    """
+
+    exact: tuple[str, ...] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        kept = {name: self._buffers[name] for name in self.exact}
+        self._buffers.update(dict.fromkeys(self.exact))  # passed over
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in kept.items():
+            if buffer is not None:
+                device = fn(buffer.new_empty(0, dtype=torch.float32)).device
+                self._buffers[name] = buffer.to("cpu" if device.type in NO_FLOAT64 else device)
+        return self
+
+
+class KeepsInitial(nn.Module):
+    """Part of a method that keeps the losses of its first call, shape (T,); empty before.
+
+    T is not known beforehand, and a buffer that changes its shape breaks each copy of the model, as an EMA has
+    one. So they are no buffer, but still in `state_dict`, and go where the losses are when they are used.
+    """
+
+    initial: Tensor
+
+    def get_extra_state(self) -> Tensor:
+        """What `state_dict` saves."""
+        return self.initial
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """What `load_state_dict` restores."""
+        self.initial = state.clone()
 
 
 class LossBalancer(Balancer):

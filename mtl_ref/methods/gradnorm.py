@@ -4,17 +4,18 @@ Source: Chen, Badrinarayanan, Lee and Rabinovich, "GradNorm", ICML 2018, arXiv 1
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.balancer import Balancer, GradientBalancer, LossBalancer
+from mtl_ref.balancer import Balancer, GradientBalancer, KeepsInitial, LossBalancer
 from mtl_ref.checks import check_losses, check_on_graph, in_float64
 from mtl_ref.gradients import gradient_norms, what_to_combine
 
 
-class RateTerm(Balancer):
+class RateTerm(KeepsInitial, Balancer):
     """rᵢ^α: above 1 for a task that learns more slowly than the others, below 1 for one that is ahead.
 
     The initial losses Lᵢ(0) are those of the first call. They are part of `state_dict`, so that a resumed run
@@ -24,14 +25,12 @@ class RateTerm(Balancer):
         alpha: the exponent α ≥ 0.
     """
 
-    initial: Tensor
-
     def __init__(self, alpha: float) -> None:
         super().__init__()
         if not (math.isfinite(alpha) and alpha >= 0):
             raise ValueError(f"alpha is {alpha}, but must be a finite number that is not negative.")
         self.alpha = alpha
-        self.register_buffer("initial", torch.empty(0, dtype=torch.float64))
+        self.initial = torch.empty(0, dtype=torch.float64)
 
     def check(self, losses: Tensor) -> None:
         """Raise a ValueError for losses without a rate: L(0) ≤ 0, L < 0, or another number of tasks."""
@@ -52,8 +51,8 @@ class RateTerm(Balancer):
         if self.alpha == 0:
             return torch.ones_like(losses)
         if len(self.initial) == 0:
-            self.initial = losses.detach().double().clone()
-        ratio = losses / self.initial  # (GN.2)  (T,)
+            self.initial = in_float64(losses.detach()).clone()
+        ratio = losses / self.initial.to(losses.device)  # (GN.2)  (T,)
         r = ratio / ratio.mean().clamp(min=torch.finfo(ratio.dtype).tiny)  # (GN.3)  (T,)
         return r**self.alpha
 
@@ -125,6 +124,7 @@ class GradNorm(LossBalancer):
     """
 
     weights: Tensor
+    exact = ("weights",)
 
     def __init__(self, num_tasks: int, alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__()
@@ -135,10 +135,28 @@ class GradNorm(LossBalancer):
         self.lr = lr
         self.rate = RateTerm(alpha)
         self.register_buffer("weights", torch.ones(num_tasks, dtype=torch.float64))
+        self.warned = False
 
     def forward(self, losses: Tensor) -> Tensor:
+        total = self.weighted(losses)
+        if total.requires_grad:
+            total.register_hook(self.warn)  # type: ignore[no-untyped-call]
+        return total
+
+    def weighted(self, losses: Tensor) -> Tensor:
+        """Σ wᵢ Lᵢ, shape ()."""
         check_losses(losses, num_tasks=len(self.weights))
         return (self.weights.to(losses) * losses).sum()  # (GN.5)
+
+    def warn(self, gradient: Tensor) -> None:
+        """Say once that w learns in `backward` alone, when something else goes back through `forward`."""
+        if not self.warned:
+            self.warned = True
+            warnings.warn(
+                "GradNorm's weights do not learn from loss.backward(): the norms are measured in "
+                "GradNorm.backward(losses, shared=... or features=...). Call that instead.",
+                stacklevel=2,
+            )
 
     def backward(
         self,
@@ -153,7 +171,7 @@ class GradNorm(LossBalancer):
         self.rate.check(losses)
         norms = gradient_norms(losses, what_to_combine(losses, shared, features, real=False))
         used = self.weights.to(losses)
-        self(losses).backward(retain_graph=retain_graph)
+        torch.autograd.backward(self.weighted(losses), retain_graph=retain_graph)
         if norms.isfinite().all() and losses.isfinite().all():
             self.update(norms.to(self.weights.device), in_float64(losses.detach()).to(self.weights.device))
         return used

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import LossBalancer
-from mtl_ref.checks import as_vector, check_losses
+from mtl_ref.balancer import KeepsInitial, LossBalancer
+from mtl_ref.checks import as_vector, check_losses, in_float64
 
 
-class InitialLossScaling(LossBalancer):
+class InitialLossScaling(KeepsInitial, LossBalancer):
     """Σ Lᵢ / Lᵢ⁽⁰⁾: every loss starts at one.
 
     Args:
@@ -21,19 +21,16 @@ class InitialLossScaling(LossBalancer):
         ValueError: an initial loss is not positive and finite.
     """
 
-    initial: Tensor
-
     def __init__(self, initial: Tensor | Sequence[float] | None = None) -> None:
         super().__init__()
-        known = torch.empty(0) if initial is None else as_vector(initial, "the initial loss", True)
-        self.register_buffer("initial", known)
+        self.initial = torch.empty(0) if initial is None else as_vector(initial, "the initial loss", True)
 
     def forward(self, losses: Tensor) -> Tensor:
         if len(self.initial) == 0:
             check_losses(losses, positive=True, kept=True)
             self.initial = losses.detach().clone()
         check_losses(losses, num_tasks=len(self.initial))
-        return (losses / self.initial).sum()  # (IS.1)
+        return (losses / self.initial.to(losses.device)).sum()  # (IS.1)
 
 
 class PriorLossScaling(LossBalancer):
@@ -99,14 +96,14 @@ class PowerMean(LossBalancer):
         check_losses(losses, positive=True)
         if self.gamma == 0:
             return torch.log(losses).mean().exp()  # (GM.1)
-        logs = torch.log(losses.double())  # (T,)
+        logs = torch.log(in_float64(losses))  # (T,)
         largest = logs.amax() if self.gamma > 0 else logs.amin()  # of the powers, so that none overflows
         powers = self.gamma * (logs - largest)  # (T,), logarithms of Lᵢ^γ, all ≤ 0
         if powers.amin() > -1:  # logsumexp would lose the digits of a mean close to 1
             log_mean = torch.log1p(torch.expm1(powers).mean())
         else:
             log_mean = torch.logsumexp(powers, 0) - math.log(len(losses))
-        return torch.exp(largest + log_mean / self.gamma).to(losses.dtype)  # (PM.1)
+        return torch.exp(largest + log_mean / self.gamma).to(losses.dtype).to(losses.device)  # (PM.1)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}"

@@ -1,6 +1,8 @@
 """What users of such tools hit in their training loops: each kind of failure, with the value that is right."""
 
 import copy
+import io
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import mtl_ref as mtl
-from mtl_ref.gradients import add_to_grad, gradient_norms, task_gradients
+from mtl_ref.checks import in_float64
+from mtl_ref.gradients import add_to_grad, gradient_norms, gram, task_gradients
 
 LOSS_LEVEL = {
     "fixed": lambda: mtl.FixedWeighting([0.5, 2.0]),
@@ -419,3 +422,134 @@ def test_learned_factors_on_the_losses_learn() -> None:
     losses = net.losses()[0]
     mtl.MGDA().backward(losses * factors, shared=net.enc.parameters())
     torch.testing.assert_close(factors.grad, losses.detach())
+
+
+# --- State that copies of the model can follow, and that resumes a run (U19)
+
+
+class WithBalancer(Net):
+    def __init__(self, balancer: nn.Module) -> None:
+        super().__init__()
+        self.balancer = balancer
+        self.norm = nn.BatchNorm1d(4)
+
+
+STATEFUL = {
+    **ALL,
+    "rated": lambda: mtl.GradientNormalization(1.0),
+    "given": lambda: mtl.InitialLossScaling([1, 2]),
+}
+
+
+@pytest.mark.parametrize("method", list(STATEFUL))
+@pytest.mark.parametrize("buffers", [False, True])
+def test_an_average_of_a_model_that_holds_a_balancer_works(method: str, buffers: bool) -> None:
+    net = WithBalancer(STATEFUL[method]())
+    before = torch.optim.swa_utils.AveragedModel(net, use_buffers=buffers)
+    for step in range(2):
+        losses, _ = net.losses()
+        net.balancer.backward(losses / (step + 1), shared=net.enc.parameters())
+        before.update_parameters(net)
+        after = torch.optim.swa_utils.AveragedModel(net, use_buffers=buffers)
+        after.update_parameters(net)
+    before.load_state_dict(after.state_dict())
+
+
+@pytest.mark.parametrize("method", list(STATEFUL))
+def test_a_run_resumes_exactly(method: str) -> None:
+    net, resumed = WithBalancer(STATEFUL[method]()), WithBalancer(STATEFUL[method]())
+    scale = torch.tensor([1.0, 3.0])
+    for factor in (scale, scale.flip(0)):
+        net.balancer.backward(net.losses()[0] * factor, shared=net.enc.parameters())
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    resumed.load_state_dict(torch.load(file))
+    found = []
+    for model in (net, resumed):
+        torch.manual_seed(0)
+        model.zero_grad()
+        model.balancer.backward(2 * model.losses()[0], shared=model.enc.parameters())
+        found.append(grads(model.enc))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+# --- float64 only where the device has it (U21)
+
+
+class Apple(Tensor):
+    """A tensor that says it is on Apple's GPU, and on which float64 is an error."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is Tensor.cpu:
+            with torch._C.DisableTorchFunctionSubclass():
+                return args[0].as_subclass(Tensor)
+        if func == Tensor.device.__get__:
+            return torch.device("mps")
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if isinstance(found, cls) and func is not Tensor.as_subclass:
+            with torch._C.DisableTorchFunctionSubclass():
+                if found.dtype == torch.float64:
+                    raise TypeError("the MPS framework doesn't support float64")
+        return found
+
+
+def test_the_simulated_device_has_no_float64() -> None:
+    with pytest.raises(TypeError, match="float64"):
+        torch.ones(2).as_subclass(Apple).double()
+
+
+def test_products_of_gradients_are_formed_in_float64_on_the_cpu() -> None:
+    J = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    M = gram(J.as_subclass(Apple))
+    assert type(M) is Tensor
+    assert torch.equal(M, gram(J))
+    assert type(in_float64(J.as_subclass(Apple))) is Tensor
+    mtl.min_norm(M.float().as_subclass(Apple))
+
+
+def test_power_means_take_their_logarithms_on_the_cpu() -> None:
+    losses = torch.tensor([1.0, 2.0, 4.0])
+    with pytest.MonkeyPatch.context() as patch:  # the result goes back to a device that is not here
+        patch.setattr(Tensor, "to", lambda x, *args: x if args == (torch.device("mps"),) else torch.clone(x))
+        assert float(mtl.PowerMean(2.0)(losses.as_subclass(Apple))) == pytest.approx(7**0.5)
+
+
+def test_state_in_float64_stays_on_the_cpu_and_keeps_its_type() -> None:
+    def to_apple(t: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunctionSubclass():
+            if t.dtype == torch.float64:
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return t.as_subclass(Apple)
+
+    for balancer in (mtl.GradNorm(2), mtl.GradientNormalization(1.0), nn.ModuleList([mtl.GradNorm(2)])):
+        balancer._apply(to_apple)
+    gradnorm = mtl.GradNorm(2).half().bfloat16().float()
+    assert gradnorm.weights.dtype == torch.float64
+    assert gradnorm.weights.tolist() == [1, 1]
+    assert gradnorm.to("meta").weights.device.type == "meta"
+
+
+# --- GradNorm says that it cannot learn from a framework's own backward (U8)
+
+
+def test_gradnorm_says_once_that_it_does_not_learn_from_plain_backward() -> None:
+    net, balancer = Net(), mtl.GradNorm(2)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            balancer(net.losses()[0]).backward()
+    assert len(said) == 1
+    assert "do not learn from loss.backward()" in str(said[0].message)
+
+
+def test_gradnorm_used_as_it_should_be_says_nothing() -> None:
+    net, balancer = Net(), mtl.GradNorm(2)
+    for _ in range(3):
+        losses, z = net.losses()
+        balancer(losses)  # to log it
+        balancer.backward(losses, features=z)
+    with torch.no_grad():
+        balancer(net.losses()[0])
