@@ -123,8 +123,9 @@ class GradientBalancer(Balancer):
     def combine(self, gradients: Tensor, losses: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The direction, shape (P,), and its task weights, shape (T,), or None if it is no weighted sum.
 
-        Both are in float32 at least, whatever the type of the gradients. Gradients or losses that are not finite
-        pass through: they give a direction of nan, so that a GradScaler sees them and skips the step.
+        The direction is rounded once, to the type of the gradients; the weights are in float32 at least. Gradients
+        or losses that are not finite pass through: they give a direction of nan, so that a GradScaler sees them
+        and skips the step.
         """
         if gradients.ndim != 2 or len(gradients) == 0 or not gradients.is_floating_point():
             raise ValueError(
@@ -139,11 +140,11 @@ class GradientBalancer(Balancer):
         else:
             alpha = torch.full_like(M[0], torch.nan)
         d = weighted_sum(alpha, J)
-        return d, alpha.to(d.dtype).to(d.device)
+        return d.to(J.dtype), alpha.to(d.dtype).to(d.device)
 
     def forward(self, gradients: Tensor, losses: Tensor | None = None) -> Tensor:
         """The direction d to subtract, shape (P,), from the T gradients, shape (T, P)."""
-        return self.combine(gradients, losses)[0].to(gradients.dtype)
+        return self.combine(gradients, losses)[0]
 
     def check(self, losses: Tensor) -> None:
         """Raise a ValueError for losses that the method cannot take; a method with conditions adds to it."""

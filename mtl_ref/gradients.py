@@ -73,6 +73,8 @@ def check_reached(losses: Tensor, inputs: Sequence[Tensor], name: str) -> None:
     """Raise a ValueError if no loss depends on any input, or if what depends on them cannot be seen."""
     reached = set(edges_behind([edge_of(losses)]))
     missing = [x for x in inputs if edge_of(x) not in reached]
+    if not missing:
+        return
     nodes = {node for node, _ in reached}
     why = "It may belong to a copy of the model, or the losses to another forward pass."
     hidden = any(type(node).__name__ == "CheckpointFunctionBackward" for node in nodes)
@@ -80,7 +82,7 @@ def check_reached(losses: Tensor, inputs: Sequence[Tensor], name: str) -> None:
         why = "It may be used inside a reentrant checkpoint: call checkpoint(..., use_reentrant=False)."
     elif any(edge_of(x)[0] in nodes for x in missing):
         why = "One node makes both of them, as in a compiled model: compile encoder and heads each for itself."
-    if len(missing) == len(inputs) or (missing and hidden):
+    if len(missing) == len(inputs) or hidden:
         which = "any tensor" if len(missing) == len(inputs) else "a tensor"
         raise ValueError(f"no loss depends on {which} in {name}. {why}")
 
@@ -108,10 +110,11 @@ def task_gradients(losses: Tensor, inputs: Sequence[Tensor], retain_graph: bool 
     dtype = reduce(torch.promote_types, (x.dtype for x in inputs), torch.float32)
     J = inputs[0].new_zeros(len(losses), sum(x.numel() for x in inputs), dtype=dtype)  # (T, P)
     edges, factors = loss_edges(losses)
+    ends = {edge_of(x) for x in inputs}
     for task, (row, loss, factor) in enumerate(zip(J, edges, factors, strict=True)):
         if loss is None:  # a constant: its row stays zero
             continue
-        own = own_parameters(loss, inputs)
+        own = own_parameters(loss, ends)
         keep = retain_graph or task + 1 < len(edges)
         found = torch.autograd.grad(loss, [*inputs, *own], factor, retain_graph=keep, allow_unused=True)
         for entries, gradient in zip(split_like(row, inputs), found, strict=False):
@@ -142,9 +145,9 @@ def loss_edges(losses: Tensor) -> tuple[list[GradientEdge | None], Tensor]:
     return edges, torch.autograd.grad(losses, GradientEdge(node, 0), ones, retain_graph=True)[0]
 
 
-def own_parameters(loss: GradientEdge, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves of a loss's graph that are reached without passing through the inputs."""
-    behind = edges_behind([(loss.node, loss.output_nr)], map(edge_of, inputs))
+def own_parameters(loss: GradientEdge, ends: set[Edge]) -> list[Tensor]:
+    """The leaves of a loss's graph that are reached without passing through the ends."""
+    behind = edges_behind([(loss.node, loss.output_nr)], ends)
     return [node.variable for node, _ in behind if type(node).__name__ == "AccumulateGrad"]  # type: ignore[attr-defined]
 
 

@@ -135,7 +135,7 @@ class GradNorm(LossBalancer):
         self.lr = lr
         self.rate = RateTerm(alpha)
         self.register_buffer("weights", torch.ones(num_tasks, dtype=torch.float64))
-        self.warned = False
+        self.passed = 0  # how often w could have learned, but did not
 
     def forward(self, losses: Tensor) -> Tensor:
         total = self.weighted(losses)
@@ -149,9 +149,9 @@ class GradNorm(LossBalancer):
         return (self.weights.to(losses) * losses).sum()  # (GN.5)
 
     def warn(self, gradient: Tensor) -> None:
-        """Say once that w learns in `backward` alone, when something else goes back through `forward`."""
-        if not self.warned:
-            self.warned = True
+        """Say once that w learns in `backward` alone, when a loop goes back through `forward` instead."""
+        self.passed += 1
+        if self.passed == 10:
             warnings.warn(
                 "GradNorm's weights do not learn from loss.backward(): the norms are measured in "
                 "GradNorm.backward(losses, shared=... or features=...). Call that instead.",
@@ -169,6 +169,7 @@ class GradNorm(LossBalancer):
         check_on_graph(losses)
         check_losses(losses, num_tasks=len(self.weights))
         self.rate.check(losses)
+        self.passed = 0
         norms = gradient_norms(losses, what_to_combine(losses, shared, features, real=False))
         used = self.weights.to(losses)
         torch.autograd.backward(self.weighted(losses), retain_graph=retain_graph)
