@@ -442,20 +442,6 @@ def test_forward_gives_the_direction_in_the_type_of_the_gradients():
     assert d.tolist() == [-2.0, -1.0, 0.0]
 
 
-class Remembers(mtl.LossBalancer):
-    def __init__(self, size):
-        super().__init__()
-        self.register_buffer("seen", torch.ones(size))
-
-
-def test_state_takes_its_shape_when_it_is_loaded_once():
-    fresh = Remembers(0)
-    fresh.load_state_dict(Remembers(3).state_dict())
-    assert torch.equal(fresh.seen, torch.ones(3))
-    with pytest.raises(RuntimeError, match="size mismatch for seen"):
-        Remembers(2).load_state_dict(Remembers(3).state_dict())
-
-
 def test_a_loss_balancers_backward_is_that_of_its_forward():
     net, plain = Net(), Net()
     weighting = mtl.FixedWeighting([0.5, 2.0, 0.25])
