@@ -28,9 +28,9 @@ def run_name(problem: str, profile: str, method: str, lr: float, seed: int) -> s
 
 
 def name_of(method: str) -> str:
-    """What a page calls a method of the results: its name in the catalogue, with the member if there is one."""
+    """What a page calls a method of the results: its name in the catalogue, with the member; or its key."""
     key, _, member = method.partition(":")
-    return f"{CONTESTANTS[key].name} {member}".strip()
+    return f"{CONTESTANTS[key].name} {member}".strip() if key in CONTESTANTS else method
 
 
 def as_line(result: Mapping[str, Any]) -> str:
@@ -328,7 +328,7 @@ def table(results: Iterable[Result], baseline: str = "equal") -> str:
     header = ["method", "lr", *metrics, "Δm % against single", "mean rank", "s/epoch", "passes", "step"]
     lines = [header, ["---"] * len(header)]
     for name, method in chosen.items():
-        cells = [name, ", ".join(f"{lr:g}" for lr in method.lrs)]
+        cells = [name_of(name), ", ".join(f"{lr:g}" for lr in method.lrs)]
         for metric in metrics:
             values = [row[metric] for row in method.test]
             mean, half = confidence_interval(values) if len(values) > 1 else (values[0], float("nan"))

@@ -515,7 +515,7 @@ def test_the_table_has_a_row_for_each_method(finished, tmp_path):
     place(finished, tmp_path)
     text = results.table(results.load(tmp_path))
     assert "embedded subset of MNIST, 300/100/100" in text
-    assert text.splitlines()[-1].startswith("| equal | 0.003 | ")
+    assert text.splitlines()[-1].startswith("| equal weights | 0.003 | ")
     assert time.strftime("%Y") not in text
 
 
