@@ -360,6 +360,7 @@ def test_gradients_that_are_not_finite_pass_through_to_the_scaler():
     weights = mtl.MGDA().backward(torch.stack([a.sqrt().sum(), a.sum()]), shared=[a])
     assert weights.isnan().all()
     assert a.grad.isnan().all()
+    assert mtl.MGDA()(torch.full((1, 2), torch.inf)).isnan().all()  # of one task too
 
 
 def test_sparse_gradients_are_combined():
@@ -436,8 +437,9 @@ def test_forward_takes_one_row_a_task(gradients):
 
 
 def test_forward_gives_the_direction_in_the_type_of_the_gradients():
-    J = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    J = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
     d = Weighted([2.0, -1.0])(J)
+    assert not d.requires_grad
     assert d.dtype == torch.float32
     assert d.tolist() == [-2.0, -1.0, 0.0]
 

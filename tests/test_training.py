@@ -60,6 +60,7 @@ def test_history_has_an_entry_per_epoch_and_task(problem):
     assert history.weights == [[0.25, 0.5]] * 2
     assert history.losses[0][1] > history.losses[0][0] > 0
     assert set(history.test[0]) == {"left accuracy", "sum error"}
+    assert (history.tasks, history.metrics) == (problem.tasks, problem.metrics)
 
 
 def test_the_result_is_the_test_of_the_epoch_that_validation_chose():
@@ -75,6 +76,11 @@ def test_the_result_is_the_test_of_the_epoch_that_validation_chose():
     )
     assert history.best_epoch == 1
     assert history.result == {"a accuracy": 2.0}
+
+
+def test_training_finds_a_device_of_its_own(problem):
+    history = mtl.train(problem, mtl.EqualWeighting(), epochs=0)
+    assert next(history.model.parameters()).device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_each_split_is_measured_as_what_it_is(problem):

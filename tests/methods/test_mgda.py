@@ -233,3 +233,9 @@ def test_unknown_normalisers_and_other_than_two_tasks_for_min_norm_two_are_refus
 def test_it_says_what_it_is() -> None:
     assert repr(mtl.MGDA()) == "MGDA(solver=min_norm, normalize=none)"
     assert repr(mtl.MGDA(mtl.frank_wolfe, "l2")) == "MGDA(solver=frank_wolfe, normalize=l2)"
+
+
+@pytest.mark.parametrize("normalize", ["loss", "loss+"])
+def test_a_loss_that_is_not_positive_cannot_divide_its_gradient(normalize: str) -> None:
+    with pytest.raises(ValueError, match="task 1"):
+        mtl.MGDA(normalize=normalize)(draw(2, 3), matrix([1.0, -1.0]))
