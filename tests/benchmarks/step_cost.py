@@ -163,12 +163,8 @@ def table(
     """Measure all rows and print them."""
     num_tasks = len(model.heads)
     rows = backwards(model, keys)
-    memory = {}
-    for name, backward in rows.items():
-        if trace:
-            memory[name] = f"{backward_memory(model, forward, backward):.1f}"
-        elif repetitions > 1:
-            seconds(model, forward, backward)  # warms up
+    seconds(model, forward, rows[EQUAL])  # warms up
+    traced = {name: f"{backward_memory(model, forward, rows[name]):.1f}" for name in rows if trace}
     times: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(repetitions):
         for name, backward in rows.items():
@@ -182,7 +178,7 @@ def table(
         other = median.get(f"TorchJD's {name}")
         ratio = "" if other is None else f"{median[name] / other:.2f}"
         against = f"{median[name] / median[EQUAL]:.2f} | {median[name] / median[BARE]:.2f}"
-        print(f"| {name} | {against} | {ratio} | {memory.get(name, '')} |", flush=True)
+        print(f"| {name} | {against} | {ratio} | {traced.get(name, '')} |", flush=True)
 
 
 def solver(repetitions: int = 100, tasks: int = 40) -> None:
