@@ -132,12 +132,12 @@ ROWS = (
         state="T initial losses", gram=True, priorities="Σ vᵢ rᵢ^α gᵢ/‖gᵢ‖",
         chapter="04_gradient_magnitude", make=lambda p: methods.GradientNormalization(alpha=1.5),
     ),
-    Method(
+    Method(  # the stored results are of the update "relative"; the paper's is "adam", the default of the class
         "gradnorm", "GradNorm", "lengths of the gradients", "chen2018", "GN.5",
         sees="the length of each gradient on one layer",
         decides="learning weights that let tasks progress at one pace", passes="1, and T of one layer",
         state="T weights, T initial losses", gram=False, priorities="the target Ḡ vᵢ rᵢ^α",
-        chapter="04_gradient_magnitude", make=lambda p: methods.GradNorm(len(p.tasks)),
+        chapter="04_gradient_magnitude", make=lambda p: methods.GradNorm(len(p.tasks), update="relative"),
         train={"shared": last_layer},
     ),
     Method(

@@ -14,6 +14,9 @@ from mtl_ref.balancer import Balancer, GradientBalancer, KeepsInitial, LossBalan
 from mtl_ref.checks import check_losses, check_on_graph, in_float64
 from mtl_ref.gradients import gradient_norms, what_to_combine
 
+UPDATES = ("adam", "sgd", "relative")
+FLOOR = 1e-6  # the least weight that a step of Adam or of plain descent leaves
+
 
 class RateTerm(KeepsInitial, Balancer):
     """rᵢ^α: above 1 for a task that learns more slowly than the others, below 1 for one that is ahead.
@@ -103,9 +106,10 @@ class GradNorm(LossBalancer):
     on the model, and then updates w by itself: w is no parameter for the optimiser.
 
     The paper updates w by Adam at a learning rate of .025, reports that any optimiser does, and does not say
-    what keeps w positive. Here each step is a factor e^±lr, by the sign of the derivative: Adam without its
-    memory, and relative to w. Weights stay positive, and neither the scale of the losses nor their norms of
-    long ago matter.
+    what keeps w positive: nothing in Adam or in plain descent does. Here a weight that such a step takes below
+    1e-6 is set to 1e-6, before the weights are brought back to the sum T. The update "relative" needs no floor:
+    each step is a factor e^±lr, by the sign of the derivative. That is Adam without its memory, and relative to
+    w: neither the scale of the losses nor their norms of long ago matter.
 
     A task with zero gradient has no norm to balance: it does not enter the mean Ḡ, and its weight changes only
     with the common factor that restores Σ wᵢ = T. Where a norm is not finite, w stays as it is.
@@ -114,27 +118,38 @@ class GradNorm(LossBalancer):
         num_tasks: the number of tasks T.
         alpha: the exponent α ≥ 0 of the rate term: how strongly tasks are held to one rate of training. With
             α > 0 all losses must start positive and stay ≥ 0.
-        lr: the step of log w, η > 0.
+        lr: the learning rate η > 0 of w; with "relative" the step of log w.
+        update: "adam" is the paper's, Adam on w with β = (.9, .999) and ε = 1e-8; "sgd" is the plain step
+            w − η ∂L_grad/∂w, which has the size of a gradient norm; "relative" is the factor e^±η.
 
     Attributes:
         weights: w, shape (T,), float64; they start at 1 and sum to T.
 
     Raises:
-        ValueError: num_tasks < 1, alpha is negative, lr is not positive, or one of them is not finite.
+        ValueError: num_tasks < 1, alpha is negative, lr is not positive, one of them is not finite, or update is
+            none of the three.
     """
 
     weights: Tensor
-    exact = ("weights",)
+    steps: Tensor
+    m: Tensor
+    v: Tensor
+    exact = ("weights", "steps", "m", "v")
 
-    def __init__(self, num_tasks: int, alpha: float = 1.5, lr: float = 0.025) -> None:
+    def __init__(self, num_tasks: int, alpha: float = 1.5, lr: float = 0.025, update: str = "adam") -> None:
         super().__init__()
         if num_tasks < 1:
             raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr is {lr}, but must be a finite positive number.")
-        self.lr = lr
+        if update not in UPDATES:
+            raise ValueError(f"update is {update!r}, but must be one of {list(UPDATES)}.")
+        self.lr, self.rule = lr, update
         self.rate = RateTerm(alpha)
         self.register_buffer("weights", torch.ones(num_tasks, dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))  # Adam's, and its two moments
+        self.register_buffer("m", torch.zeros(num_tasks, dtype=torch.float64))
+        self.register_buffer("v", torch.zeros(num_tasks, dtype=torch.float64))
         self.passed = 0  # how often w could have learned, but did not
 
     def forward(self, losses: Tensor) -> Tensor:
@@ -183,8 +198,20 @@ class GradNorm(LossBalancer):
         G_bar = G.sum() / norms.count_nonzero().clamp(min=1)  # (GN.7)
         target = G_bar * self.rate(losses)  # (GN.8)  (T,)
         slope = norms * torch.sign(G - target)  # (GN.9)  (T,)
-        w = self.weights * torch.exp(-self.lr * torch.sign(slope))  # (GN.10)  (T,)
+        w = self.stepped(slope)  # (T,)
         self.weights = w * len(w) / w.sum()  # (GN.11)
 
+    def stepped(self, slope: Tensor) -> Tensor:
+        """w after a step of the rule, positive, from the derivative of L_grad, shape (T,) each."""
+        if self.rule == "relative":
+            return self.weights * torch.exp(-self.lr * torch.sign(slope))  # (GN.10)
+        if self.rule == "adam":
+            self.steps = self.steps + 1
+            self.m = 0.9 * self.m + 0.1 * slope  # (GN.12)
+            self.v = 0.999 * self.v + 0.001 * slope**2  # (GN.13)
+            m, v = self.m / (1 - 0.9**self.steps), self.v / (1 - 0.999**self.steps)
+            slope = m / (v.sqrt() + 1e-8)  # (GN.14)
+        return (self.weights - self.lr * slope).clamp(min=FLOOR)  # (GN.15)
+
     def extra_repr(self) -> str:
-        return f"num_tasks={len(self.weights)}, lr={self.lr}"
+        return f"num_tasks={len(self.weights)}, lr={self.lr}, update={self.rule}"

@@ -1,5 +1,6 @@
 """Normalised gradients and GradNorm against double backward, closed forms and properties over samples."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import mtl_ref as mtl
 from mtl_ref.gradients import gradient_norms
+from mtl_ref.methods.gradnorm import UPDATES
 from mtl_ref.problems.toy.gradnorm import GradNormToy
 
 ALPHAS = [0.0, 0.12, 0.5, 1.0, 1.5]
@@ -111,20 +113,27 @@ def paper_slope(losses: Tensor, w: Tensor, initial: Tensor, alpha: float, shared
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_gradnorm_follows_the_papers_derivative_step_by_step(alpha: float) -> None:
+@pytest.mark.parametrize("update", UPDATES)
+def test_gradnorm_follows_the_papers_derivative_step_by_step(alpha: float, update: str) -> None:
     model = Net()
     losses, shared = model.losses, list(model.encoder[2].parameters())
-    balancer = mtl.GradNorm(3, alpha=alpha, lr=0.1)
+    balancer = mtl.GradNorm(3, alpha=alpha, lr=0.1, update=update)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    w, initial = torch.ones(3, dtype=torch.float64), losses().detach()
+    w, initial = nn.Parameter(torch.ones(3, dtype=torch.float64)), losses().detach()
+    own = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "relative": torch.optim.SGD}[update]([w], lr=0.1)
     for _ in range(30):
-        slope = paper_slope(losses(), w, initial, alpha, shared)
+        w.grad = paper_slope(losses(), w.detach(), initial, alpha, shared)
         optimizer.zero_grad()
         assert close(balancer.backward(losses(), shared=shared), w)
         optimizer.step()
-        w = w * torch.exp(-0.1 * slope.sign())
-        w = 3 * w / w.sum()
-        assert close(balancer.weights, w)
+        with torch.no_grad():
+            if update == "relative":
+                w *= torch.exp(-0.1 * w.grad.sign())
+            else:
+                own.step()
+            w.clamp_(min=1e-6)
+            w *= 3 / w.sum()
+        assert close(balancer.weights, w, 1e-9)
 
 
 def test_slope_is_the_papers_derivative() -> None:
@@ -139,19 +148,57 @@ def test_slope_is_the_papers_derivative() -> None:
 
 
 def test_one_step_by_hand() -> None:
-    balancer = mtl.GradNorm(2, alpha=1.0, lr=0.5)
+    balancer = mtl.GradNorm(2, alpha=1.0, lr=0.5, update="relative")
     balancer.update(vector(3.0, 1.0), vector(2.0, 8.0))  # r = 1: the target is 2 for both
     down, up = math.exp(-0.5), math.exp(0.5)
     assert close(balancer.weights, 2 * vector(down, up) / (down + up))
-    balancer = mtl.GradNorm(2, alpha=1.0, lr=0.5)
+    balancer = mtl.GradNorm(2, alpha=1.0, lr=0.5, update="relative")
     balancer.rate(vector(2.0, 8.0))
     balancer.update(vector(3.0, 1.0), vector(2.0, 2.0))  # r = 1.6, .4: the targets are 3.2 and .8
     assert close(balancer.weights, 2 * vector(up, down) / (down + up))
 
 
+def test_the_plain_step_by_hand() -> None:
+    balancer = mtl.GradNorm(2, alpha=0.0, lr=0.1, update="sgd")
+    balancer.update(vector(3.0, 1.0), vector(1.0, 1.0))
+    assert close(balancer.weights, 2 * vector(0.7, 1.1) / 1.8)
+
+
+@pytest.mark.parametrize("update", ["adam", "sgd"])
+def test_a_step_past_zero_ends_on_the_floor(update: str) -> None:
+    balancer = mtl.GradNorm(2, alpha=0.0, lr=1.5, update=update)  # Adam's first step is ±lr
+    balancer.update(vector(1.0, 2.0), vector(1.0, 1.0))
+    assert close(balancer.weights, 2 * vector(2.5, 1e-6) / (2.5 + 1e-6), 1e-7)
+
+
+def test_the_papers_adam_walks_past_zero_on_norms_1_and_100_and_comes_back() -> None:
+    balancer = mtl.GradNorm(2, alpha=0.0)
+    path = []
+    for _ in range(2000):
+        balancer.update(vector(1.0, 100.0), vector(1.0, 1.0))
+        path.append(balancer.weights)
+    second = torch.stack(path)[:, 1]
+    assert 0 < second.min() < 1.1e-6
+    assert (second[-500:] * 100 / 2).mean().log().abs() < 1.5  # of the order of its weight at rest, 2/101
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_a_resumed_run_of_each_update_goes_on_exactly(update: str) -> None:
+    one, two = (mtl.GradNorm(2, lr=0.1, update=update) for _ in range(2))
+    for step in range(6):
+        if step == 3:
+            two.load_state_dict(copy.deepcopy(one.state_dict()))
+        for balancer in (one, two)[: 1 + step // 3]:
+            balancer.update(vector(1.0, 3.0 + step), vector(1.0, 1.0 / (1 + step)))
+    assert torch.equal(one.weights, two.weights)
+    assert {name: x.shape for name, x in one.named_buffers()} == {
+        name: x.shape for name, x in mtl.GradNorm(2).named_buffers()
+    }
+
+
 def test_at_alpha_zero_gradnorm_settles_on_plain_normalisation() -> None:
     norms = vector(0.01, 1.0, 100.0)
-    balancer = mtl.GradNorm(3, alpha=0.0, lr=0.01)
+    balancer = mtl.GradNorm(3, alpha=0.0, lr=0.01, update="relative")
     for _ in range(2000):
         balancer.update(norms, vector(1, 1, 1))
     settled = (3 / (1 / norms).sum()) / norms
@@ -160,7 +207,7 @@ def test_at_alpha_zero_gradnorm_settles_on_plain_normalisation() -> None:
 
 @pytest.mark.parametrize("alpha", [0.5, 1.5])
 def test_lengths_settle_within_the_band_that_the_targets_leave(alpha: float) -> None:
-    balancer = mtl.GradNorm(2, alpha=alpha, lr=0.002)
+    balancer = mtl.GradNorm(2, alpha=alpha, lr=0.002, update="relative")
     balancer.rate(vector(1, 1))
     norms, losses = vector(1.0, 30.0), vector(1.5, 0.5)  # r = 1.5, .5
     for _ in range(4000):
@@ -193,9 +240,11 @@ def test_norms_of_unused_parameters_and_constant_losses_are_zero() -> None:
 
 
 @settings(max_examples=50)
-@given(gradient_matrices(), st.sampled_from(ALPHAS), st.integers(1, 5))
-def test_weights_stay_positive_finite_and_sum_to_the_number_of_tasks(J: Tensor, alpha: float, steps: int) -> None:
-    balancer = mtl.GradNorm(len(J), alpha, lr=5.0)
+@given(gradient_matrices(), st.sampled_from(ALPHAS), st.integers(1, 5), st.sampled_from(UPDATES))
+def test_weights_stay_positive_finite_and_sum_to_the_number_of_tasks(
+    J: Tensor, alpha: float, steps: int, update: str
+) -> None:
+    balancer = mtl.GradNorm(len(J), alpha, 5.0, update)
     losses = torch.linspace(2, 0, len(J) + 1, dtype=torch.float64)[:-1]
     for step in range(steps):
         balancer.update(J.norm(dim=1), losses / (step + 1))
@@ -206,7 +255,7 @@ def test_weights_stay_positive_finite_and_sum_to_the_number_of_tasks(J: Tensor, 
 @given(st.lists(st.floats(-12, 12), min_size=1, max_size=6), st.integers(-60, 60), st.sampled_from(ALPHAS))
 def test_weights_do_not_feel_a_common_scale(exponents: list[float], power: int, alpha: float) -> None:
     norms = 10.0 ** vector(*exponents)
-    one, other = mtl.GradNorm(len(norms), alpha), mtl.GradNorm(len(norms), alpha)
+    one, other = (mtl.GradNorm(len(norms), alpha, update="relative") for _ in range(2))
     for step in range(1, 4):
         losses = torch.linspace(1, 2, len(norms), dtype=torch.float64) ** step
         one.update(norms / step, losses)
@@ -222,22 +271,23 @@ def test_one_task_keeps_the_weight_one() -> None:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_duplicate_tasks_keep_one_weight(alpha: float) -> None:
-    balancer = mtl.GradNorm(5, alpha)
+@pytest.mark.parametrize("update", UPDATES)
+def test_duplicate_tasks_keep_one_weight(alpha: float, update: str) -> None:
+    balancer = mtl.GradNorm(5, alpha, update=update)
     for _ in range(50):
         balancer.update(vector(0.3, 0.3, 0.3, 0.3, 0.3), vector(0.1, 0.1, 0.1, 0.1, 0.1))
     assert close(balancer.weights, torch.ones(5, dtype=torch.float64))
 
 
 def test_a_task_at_its_target_moves_only_with_the_common_factor() -> None:
-    balancer = mtl.GradNorm(3, alpha=0.0, lr=0.1)
+    balancer = mtl.GradNorm(3, alpha=0.0, lr=0.1, update="relative")
     balancer.update(vector(1, 2, 3), vector(1, 1, 1))  # the mean is 2
     w = vector(math.exp(0.1), 1, math.exp(-0.1))
     assert close(balancer.weights, 3 * w / w.sum())
 
 
 def test_a_task_without_a_gradient_does_not_enter_the_balance() -> None:
-    with_zero, without = mtl.GradNorm(3, 0.0), mtl.GradNorm(2, 0.0)
+    with_zero, without = (mtl.GradNorm(T, 0.0, update="relative") for T in (3, 2))
     for _ in range(20):
         with_zero.update(vector(4, 0, 1), vector(1, 1, 1))
         without.update(vector(4, 1), vector(1, 1))
@@ -262,7 +312,7 @@ def test_gradients_that_are_not_finite_pass_through_and_leave_the_weights() -> N
 
 
 def test_representation_names_what_a_checkpoint_must_agree_on() -> None:
-    assert "num_tasks=3, lr=0.5" in repr(mtl.GradNorm(3, 0.12, lr=0.5))
+    assert "num_tasks=3, lr=0.5, update=sgd" in repr(mtl.GradNorm(3, 0.12, lr=0.5, update="sgd"))
     assert "alpha=0.12" in repr(mtl.GradNorm(3, 0.12))
     assert "alpha=0.5" in repr(mtl.GradientNormalization(0.5))
 
@@ -283,6 +333,8 @@ def test_other_arguments_are_checked() -> None:
     for lr in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=r"lr is .* positive"):
             mtl.GradNorm(2, lr=lr)
+    with pytest.raises(ValueError, match=r"update is 'Adam', but must be one of \['adam', 'sgd', 'relative'\]"):
+        mtl.GradNorm(2, update="Adam")
 
 
 def test_losses_may_be_negative_where_no_rate_is_asked_for() -> None:
