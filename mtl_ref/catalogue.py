@@ -68,13 +68,13 @@ LEARNED = {"balancer_lr": 0.025}  # of weights that the network's optimiser lear
 ROWS = (
     Method(
         "equal", "equal weights", "weights chosen beforehand", "kurin2022", "WS.2",
-        sees="nothing", decides="counting every loss the same", passes="1", state="none", gram=False, priorities="",
-        chapter="01_many_losses", make=lambda p: methods.EqualWeighting(),
+        sees="nothing", decides="counting every loss the same", passes="1", state="none", gram=False,
+        priorities="", chapter="01_many_losses", make=lambda p: methods.EqualWeighting(),
     ),
     Method(
         "fixed", "fixed weights", "weights chosen beforehand", "kurin2022", "WS.1",
-        sees="nothing", decides="your choice", passes="1", state="none", gram=False, priorities="the weights themselves",
-        chapter="01_many_losses", make=lambda p: methods.FixedWeighting([1.0] * len(p.tasks)),
+        sees="nothing", decides="your choice", passes="1", state="none", gram=False,
+        priorities="the weights themselves", chapter="01_many_losses", make=lambda p: methods.FixedWeighting([1.0] * len(p.tasks)),
     ),
     Method(
         "initial", "initial loss scaling", "values of the losses", "", "IS.1",
