@@ -74,7 +74,8 @@ ROWS = (
     Method(
         "fixed", "fixed weights", "weights chosen beforehand", "kurin2022", "WS.1",
         sees="nothing", decides="your choice", passes="1", state="none", gram=False,
-        priorities="the weights themselves", chapter="01_many_losses", make=lambda p: methods.FixedWeighting([1.0] * len(p.tasks)),
+        priorities="the weights themselves", chapter="01_many_losses",
+        make=lambda p: methods.FixedWeighting([1.0] * len(p.tasks)),
     ),
     Method(
         "initial", "initial loss scaling", "values of the losses", "", "IS.1",
