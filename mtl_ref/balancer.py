@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.checks import NO_FLOAT64, check_losses, check_on_graph, in_float64
+from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, in_float64
 from mtl_ref.gradients import (
     add_to_grad,
     check_separates,
@@ -62,6 +62,36 @@ class KeepsInitial(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """What `load_state_dict` restores."""
         self.initial = state.clone()
+
+
+class TakesPriorities(nn.Module):
+    """Part of a method that takes a user's own weights v, which count after the method's scaling.
+
+    They come from the constructor, as the other arguments do, and are no part of `state_dict`.
+
+    Attributes:
+        priorities: v, shape (T,), or the number 1, shape (), where none are given.
+    """
+
+    priorities: Tensor
+
+    def set_priorities(
+        self, priorities: Tensor | Sequence[float] | None, num_tasks: int | None = None, mean_one: bool = False
+    ) -> None:
+        """Keep v, or raise a ValueError; with `mean_one` divided by its mean, so that a factor drops out."""
+        v = torch.ones(()) if priorities is None else as_vector(priorities, "the priority", positive=True)
+        if v.ndim == 1 and num_tasks not in (None, len(v)):
+            raise ValueError(f"this method was built for {num_tasks} tasks but was given {len(v)} priorities.")
+        self.register_buffer("priorities", v / v.double().mean() if mean_one else v, persistent=False)
+
+    @property
+    def tasks_with_priority(self) -> int | None:
+        """How many tasks the priorities are for; None where none are given, which fit any number."""
+        return len(self.priorities) if self.priorities.ndim else None
+
+    def extra_repr(self) -> str:
+        """The priorities, if some are given: what a checkpoint must agree on."""
+        return f"priorities={self.priorities.tolist()}" if self.priorities.ndim else ""
 
 
 class LossBalancer(Balancer):

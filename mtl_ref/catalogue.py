@@ -11,7 +11,7 @@ from torch import nn
 
 from mtl_ref import methods
 from mtl_ref.balancer import GradientBalancer, LossBalancer
-from mtl_ref.problems.base import HardSharing, Problem
+from mtl_ref.problems.base import HardSharing
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Method:
         gram: whether the direction is Jᵀα with an α found from the Gram matrix M (and the losses).
         priorities: what a user's own weights mean after the method's scaling, or "" where they have no meaning.
         chapter: the notebook that derives it, as NN_name.
-        make: from a problem (its tasks, kinds and prior losses) to the balancer.
+        make: from a problem (its tasks, kinds and prior losses) to the balancer. Keywords, as priorities, go on
+            to its class.
         form: which variant of the title it is, or "".
         train: further keywords of `mtl_ref.train` that it is run with.
     """
@@ -48,7 +49,7 @@ class Method:
     gram: bool
     priorities: str
     chapter: str
-    make: Callable[[Problem], LossBalancer | GradientBalancer]
+    make: Callable[..., LossBalancer | GradientBalancer]
     form: str = ""
     train: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,95 +70,98 @@ ROWS = (
     Method(
         "equal", "equal weights", "weights chosen beforehand", "kurin2022", "WS.2",
         sees="nothing", decides="counting every loss the same", passes="1", state="none", gram=False,
-        priorities="", chapter="01_many_losses", make=lambda p: methods.EqualWeighting(),
+        priorities="", chapter="01_many_losses", make=lambda p, **k: methods.EqualWeighting(**k),
     ),
     Method(
         "fixed", "fixed weights", "weights chosen beforehand", "kurin2022", "WS.1",
         sees="nothing", decides="your choice", passes="1", state="none", gram=False,
         priorities="the weights themselves", chapter="01_many_losses",
-        make=lambda p: methods.FixedWeighting([1.0] * len(p.tasks)),
+        make=lambda p, **k: methods.FixedWeighting([1.0] * len(p.tasks), **k),
     ),
     Method(
         "initial", "initial loss scaling", "values of the losses", "", "IS.1",
         sees="the losses at the start", decides="making every loss start at 1", passes="1",
         state="T initial losses", gram=False, priorities="Σ vᵢ Lᵢ/Lᵢ⁽⁰⁾",
-        chapter="02_scaling_losses", make=lambda p: methods.InitialLossScaling(),
+        chapter="02_scaling_losses", make=lambda p, **k: methods.InitialLossScaling(**k),
     ),
     Method(
         "prior", "prior loss scaling", "values of the losses", "", "PS.1",
         sees="the labels", decides="dividing by what an answer without the input would lose", passes="1",
         state="none", gram=False, priorities="Σ vᵢ Lᵢ/Lᵢ^prior",
-        chapter="02_scaling_losses", make=lambda p: methods.PriorLossScaling(p.prior_losses()),
+        chapter="02_scaling_losses", make=lambda p, **k: methods.PriorLossScaling(p.prior_losses(), **k),
     ),
     Method(
         "realtime", "real-time loss scaling", "values of the losses", "", "RS.1",
         sees="the losses now", decides="making every loss count by its relative change", passes="1",
         state="none", gram=False, priorities="Σ vᵢ Lᵢ/sg(Lᵢ)",
-        chapter="02_scaling_losses", make=lambda p: methods.RealTimeLossScaling(),
+        chapter="02_scaling_losses", make=lambda p, **k: methods.RealTimeLossScaling(**k),
     ),
     Method(
         "geometric", "geometric mean", "values of the losses", "chennupati2019", "GM.1",
         sees="the losses now", decides="making every loss count by its relative change", passes="1",
-        state="none", gram=False, priorities="∏ Lᵢ^vᵢ",
-        chapter="02_scaling_losses", make=lambda p: methods.GeometricMean(),
+        state="none", gram=False, priorities="(∏ Lᵢ^vᵢ)^{1/T}, Σ vᵢ = T",
+        chapter="02_scaling_losses", make=lambda p, **k: methods.GeometricMean(**k),
     ),
     Method(
         "power", "power mean", "values of the losses", "", "PM.1",
         sees="the losses now", decides="following the larger losses, more so for a larger γ", passes="1",
-        state="none", gram=False, priorities="Σ vᵢ Lᵢ^γ",
-        chapter="02_scaling_losses", make=lambda p: methods.PowerMean(2.0),
+        state="none", gram=False, priorities="Σ vᵢ Lᵢ^γ / T, Σ vᵢ = T",
+        chapter="02_scaling_losses", make=lambda p, **k: methods.PowerMean(2.0, **k),
     ),
     Method(
         "uncertainty", "uncertainty weighting", "values of the losses", "kendall2018", "UW.1",
         sees="the losses now, slowly", decides="a likelihood with a learned noise level per task", passes="1",
         state="T learned numbers", gram=False, priorities="Σ vᵢ (Lᵢ/2σᵢ² + log σᵢ)",
-        chapter="03_uncertainty", make=lambda p: methods.UncertaintyWeighting([p.kinds[t] for t in p.tasks]),
+        chapter="03_uncertainty",
+        make=lambda p, **k: methods.UncertaintyWeighting([p.kinds[t] for t in p.tasks], **k),
         train=LEARNED,
     ),
     Method(
         "awl", "log(1 + c²) weighting", "values of the losses", "liebel2018", "AW.1",
         sees="the losses now, slowly", decides="a learned noise level per task, with a positive penalty",
         passes="1", state="T learned numbers", gram=False, priorities="Σ vᵢ (Lᵢ/2cᵢ² + log(1 + cᵢ²))",
-        chapter="03_uncertainty", make=lambda p: methods.AutomaticWeightedLoss(len(p.tasks)), train=LEARNED,
+        chapter="03_uncertainty",
+        make=lambda p, **k: methods.AutomaticWeightedLoss(len(p.tasks), **k), train=LEARNED,
     ),
     Method(
         "normalized", "normalised gradients", "lengths of the gradients", "", "GN.4",
         sees="the length of each gradient", decides="making all equally long", passes="T",
         state="none", gram=True, priorities="Σ vᵢ gᵢ/‖gᵢ‖",
-        chapter="04_gradient_magnitude", make=lambda p: methods.GradientNormalization(),
+        chapter="04_gradient_magnitude", make=lambda p, **k: methods.GradientNormalization(**k),
     ),
     Method(
         "normalized-rate", "normalised gradients", "lengths of the gradients", "", "GN.4", form="by rate",
         sees="the length of each gradient, and the losses since the start",
         decides="making a gradient longer, the more slowly its task learns", passes="T",
         state="T initial losses", gram=True, priorities="Σ vᵢ rᵢ^α gᵢ/‖gᵢ‖",
-        chapter="04_gradient_magnitude", make=lambda p: methods.GradientNormalization(alpha=1.5),
+        chapter="04_gradient_magnitude", make=lambda p, **k: methods.GradientNormalization(alpha=1.5, **k),
     ),
     Method(  # the stored results are of the update "relative"; the paper's is "adam", the default of the class
         "gradnorm", "GradNorm", "lengths of the gradients", "chen2018", "GN.5",
         sees="the length of each gradient on one layer",
         decides="learning weights that let tasks progress at one pace", passes="1, and T of one layer",
-        state="T weights, T initial losses", gram=False, priorities="the target Ḡ vᵢ rᵢ^α",
-        chapter="04_gradient_magnitude", make=lambda p: methods.GradNorm(len(p.tasks), update="relative"),
+        state="T weights, T initial losses", gram=False, priorities="the target Ḡ vᵢ rᵢ^α, Σ vᵢ = T",
+        chapter="04_gradient_magnitude",
+        make=lambda p, **k: methods.GradNorm(len(p.tasks), update="relative", **k),
         train={"shared": last_layer},
     ),
     Method(
         "pcgrad", "PCGrad", "conflicts of the gradients", "yu2020", "PC.1",
         sees="the angles between gradients", decides="removing what points against another task", passes="T",
         state="random order", gram=True, priorities="",
-        chapter="05_gradient_conflict", make=lambda p: methods.PCGrad(),
+        chapter="05_gradient_conflict", make=lambda p, **k: methods.PCGrad(**k),
     ),
     Method(
         "mgda", "MGDA", "Pareto stationarity", "sener2018", "MG.1",
         sees="all inner products", decides="the shortest weighted mean of the gradients", passes="T",
-        state="none", gram=True, priorities="", chapter="07_mgda", make=lambda p: methods.MGDA(),
+        state="none", gram=True, priorities="", chapter="07_mgda", make=lambda p, **k: methods.MGDA(**k),
     ),
     *(
         Method(
             f"mgda-{normalize}", "MGDA", "Pareto stationarity", "sener2018", "MG.1", form=normalize,
             sees=f"all inner products{losses}", decides=f"the same of gradients divided by {by}", passes="T",
             state="none", gram=True, priorities="", chapter="07_mgda",
-            make=lambda p, normalize=normalize: methods.MGDA(normalize=normalize),  # type: ignore[misc]
+            make=lambda p, normalize=normalize, **k: methods.MGDA(normalize=normalize, **k),
         )
         for normalize, by, losses in (
             ("l2", "their lengths", ""),

@@ -134,10 +134,12 @@ class Tiny(mtl.problems.Problem):
 # --- The rows of the catalogue
 
 
-def build(row: Method, order: Sequence[int] = (0, 1, 2)) -> mtl.LossBalancer | mtl.GradientBalancer:
+def build(
+    row: Method, order: Sequence[int] = (0, 1, 2), **given: object
+) -> mtl.LossBalancer | mtl.GradientBalancer:
     """The row's balancer, fresh, for the tasks of `Tiny`; PyTorch's random state is the same for each."""
     torch.manual_seed(0)
-    return row.make(Tiny(order))
+    return row.make(Tiny(order), **given)
 
 
 def looks_at_gradients(row: Method) -> bool:

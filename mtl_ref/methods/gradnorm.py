@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.balancer import Balancer, GradientBalancer, KeepsInitial, LossBalancer
+from mtl_ref.balancer import Balancer, GradientBalancer, KeepsInitial, LossBalancer, TakesPriorities
 from mtl_ref.checks import check_losses, check_on_graph, in_float64
 from mtl_ref.gradients import gradient_norms, what_to_combine
 
@@ -63,8 +63,8 @@ class RateTerm(KeepsInitial, Balancer):
         return f"alpha={self.alpha}"
 
 
-class GradientNormalization(GradientBalancer):
-    """Σ rᵢ^α gᵢ / ‖gᵢ‖: every gradient has length one, or rᵢ^α if the rates of training are to count.
+class GradientNormalization(TakesPriorities, GradientBalancer):
+    """Σ vᵢ rᵢ^α gᵢ / ‖gᵢ‖: every gradient has length one, or rᵢ^α if the rates of training are to count.
 
     Plain normalisation, α = 0, is often credited to GradNorm, which learns weights instead. With α > 0 the
     weights are those that the blog behind this book proposes and had not tried.
@@ -74,17 +74,19 @@ class GradientNormalization(GradientBalancer):
 
     Args:
         alpha: the exponent α ≥ 0 of the rate term. With α > 0 all losses must start positive and stay ≥ 0.
+        priorities: your own weights v of the tasks, shape (T,), all > 0; used as they are. Where None, all are 1.
 
     Raises:
-        ValueError: alpha is negative or not finite.
+        ValueError: alpha is negative or not finite, or a priority is not positive and finite.
     """
 
-    def __init__(self, alpha: float = 0.0) -> None:
+    def __init__(self, alpha: float = 0.0, *, priorities: Tensor | Sequence[float] | None = None) -> None:
         super().__init__()
         self.rate = RateTerm(alpha)
+        self.set_priorities(priorities)
 
     def check(self, losses: Tensor) -> None:
-        super().check(losses)
+        check_losses(losses, self.tasks_with_priority)
         self.rate.check(losses)
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
@@ -94,12 +96,13 @@ class GradientNormalization(GradientBalancer):
                 raise ValueError(f"alpha is {self.rate.alpha}, so the rates of training count: give the losses.")
             losses = torch.ones_like(norms)
         check_losses(losses, num_tasks=len(M))
-        w = self.rate(losses) / norms  # (GN.4)  (T,)
+        check_losses(losses, self.tasks_with_priority)
+        w = self.priorities.to(norms) * self.rate(losses) / norms  # (GN.4)  (T,)
         return torch.where(norms > 0, w, 0.0)
 
 
-class GradNorm(LossBalancer):
-    """Σ wᵢ Lᵢ with weights that are learned until ‖∇_W wᵢ Lᵢ‖ = Ḡ rᵢ^α (Chen et al. 2018, Algorithm 1).
+class GradNorm(TakesPriorities, LossBalancer):
+    """Σ wᵢ Lᵢ with weights that are learned until ‖∇_W wᵢ Lᵢ‖ = Ḡ vᵢ rᵢ^α (Chen et al. 2018, Algorithm 1).
 
     Each call of `backward` measures the T norms on the parameters given as `shared` (the paper: W, the last
     shared layer) or, if `features` are given instead, on the representation. It leaves the gradients of Σ wᵢ Lᵢ
@@ -121,22 +124,32 @@ class GradNorm(LossBalancer):
         lr: the learning rate η > 0 of w; with "relative" the step of log w.
         update: "adam" is the paper's, Adam on w with β = (.9, .999) and ε = 1e-8; "sgd" is the plain step
             w − η ∂L_grad/∂w, which has the size of a gradient norm; "relative" is the factor e^±η.
+        priorities: your own weights v of the tasks, shape (T,), all > 0; they are divided by their mean.
+            Where None, all are 1.
 
     Attributes:
         weights: w, shape (T,), float64; they start at 1 and sum to T.
 
     Raises:
-        ValueError: num_tasks < 1, alpha is negative, lr is not positive, one of them is not finite, or update is
-            none of the three.
+        ValueError: num_tasks < 1, alpha is negative, lr is not positive, one of them is not finite, update is
+            none of the three, a priority is not positive and finite, or there is not one a task.
     """
 
     weights: Tensor
     steps: Tensor
     m: Tensor
     v: Tensor
-    exact = ("weights", "steps", "m", "v")
+    exact = ("weights", "steps", "m", "v", "priorities")
 
-    def __init__(self, num_tasks: int, alpha: float = 1.5, lr: float = 0.025, update: str = "adam") -> None:
+    def __init__(
+        self,
+        num_tasks: int,
+        alpha: float = 1.5,
+        lr: float = 0.025,
+        update: str = "adam",
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if num_tasks < 1:
             raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
@@ -150,6 +163,8 @@ class GradNorm(LossBalancer):
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))  # Adam's, and its two moments
         self.register_buffer("m", torch.zeros(num_tasks, dtype=torch.float64))
         self.register_buffer("v", torch.zeros(num_tasks, dtype=torch.float64))
+        self.set_priorities(priorities, num_tasks, mean_one=True)
+        self.priorities = self.priorities.double()
         self.passed = 0  # how often w could have learned, but did not
 
     def forward(self, losses: Tensor) -> Tensor:
@@ -196,7 +211,7 @@ class GradNorm(LossBalancer):
         """One step of w from the norms ‖∇_W Lᵢ‖ and the losses, shape (T,) each, float64."""
         G = self.weights * norms  # (GN.6)  (T,)
         G_bar = G.sum() / norms.count_nonzero().clamp(min=1)  # (GN.7)
-        target = G_bar * self.rate(losses)  # (GN.8)  (T,)
+        target = G_bar * self.priorities * self.rate(losses)  # (GN.8)  (T,)
         slope = norms * torch.sign(G - target)  # (GN.9)  (T,)
         w = self.stepped(slope)  # (T,)
         self.weights = w * len(w) / w.sum()  # (GN.11)
@@ -214,4 +229,5 @@ class GradNorm(LossBalancer):
         return (self.weights - self.lr * slope).clamp(min=FLOOR)  # (GN.15)
 
     def extra_repr(self) -> str:
-        return f"num_tasks={len(self.weights)}, lr={self.lr}, update={self.rule}"
+        parts = f"num_tasks={len(self.weights)}", f"lr={self.lr}", f"update={self.rule}", super().extra_repr()
+        return ", ".join(filter(None, parts))

@@ -6,107 +6,144 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import KeepsInitial, LossBalancer
+from mtl_ref.balancer import KeepsInitial, LossBalancer, TakesPriorities
 from mtl_ref.checks import as_vector, check_losses, in_float64
 
 
-class InitialLossScaling(KeepsInitial, LossBalancer):
-    """Σ Lᵢ / Lᵢ⁽⁰⁾: every loss starts at one.
+class InitialLossScaling(TakesPriorities, KeepsInitial, LossBalancer):
+    """Σ vᵢ Lᵢ / Lᵢ⁽⁰⁾: every loss starts at one, or at its priority.
 
     Args:
         initial: the T initial losses, shape (T,), all > 0. Where None, the losses of the first call are
             taken; they are part of `state_dict`, so that a resumed run keeps them.
+        priorities: your own weights v of the tasks, shape (T,), all > 0; used as they are. Where None, all are 1.
 
     Raises:
-        ValueError: an initial loss is not positive and finite.
+        ValueError: an initial loss or a priority is not positive and finite, or there is not one a task.
     """
 
-    def __init__(self, initial: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        initial: Tensor | Sequence[float] | None = None,
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.initial = torch.empty(0) if initial is None else as_vector(initial, "the initial loss", True)
+        self.set_priorities(priorities, None if initial is None else len(self.initial))
 
     def forward(self, losses: Tensor) -> Tensor:
         if len(self.initial) == 0:
-            check_losses(losses, positive=True, kept=True)
+            check_losses(losses, self.tasks_with_priority, positive=True, kept=True)
             self.initial = losses.detach().clone()
         check_losses(losses, num_tasks=len(self.initial))
-        return (losses / self.initial.to(losses.device)).sum()  # (IS.1)
+        return (self.priorities * losses / self.initial.to(losses.device)).sum()  # (IS.1)
 
 
-class PriorLossScaling(LossBalancer):
-    """Σ Lᵢ / Lᵢ^prior, where Lᵢ^prior is the loss of the best answer that ignores the input.
+class PriorLossScaling(TakesPriorities, LossBalancer):
+    """Σ vᵢ Lᵢ / Lᵢ^prior, where Lᵢ^prior is the loss of the best answer that ignores the input.
 
     Args:
         prior: the T prior losses, shape (T,), all > 0; see `prior_cross_entropy` and `prior_mse`.
+        priorities: your own weights v of the tasks, shape (T,), all > 0; used as they are. Where None, all are 1.
 
     Raises:
-        ValueError: a prior loss is not positive and finite.
+        ValueError: a prior loss or a priority is not positive and finite, or there is not one a task.
     """
 
     prior: Tensor
 
-    def __init__(self, prior: Tensor | Sequence[float]) -> None:
+    def __init__(
+        self, prior: Tensor | Sequence[float], *, priorities: Tensor | Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.register_buffer("prior", as_vector(prior, "the prior loss", positive=True))
+        self.set_priorities(priorities, len(self.prior))
 
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, num_tasks=len(self.prior))
-        return (losses / self.prior).sum()  # (PS.1)
+        return (self.priorities * losses / self.prior).sum()  # (PS.1)
 
     def extra_repr(self) -> str:
-        return f"prior={self.prior.tolist()}"
+        return ", ".join(filter(None, [f"prior={self.prior.tolist()}", super().extra_repr()]))
 
 
-class RealTimeLossScaling(LossBalancer):
-    """Σ Lᵢ / sg(Lᵢ), where sg stops the gradient: each loss is divided by its own present value.
+class RealTimeLossScaling(TakesPriorities, LossBalancer):
+    """Σ vᵢ Lᵢ / sg(Lᵢ), where sg stops the gradient: each loss is divided by its own present value.
 
-    The value is always T; the gradient is that of Σ log Lᵢ.
+    The value is always Σ vᵢ, which is T without priorities; the gradient is that of Σ vᵢ log Lᵢ.
+
+    Args:
+        priorities: your own weights v of the tasks, shape (T,), all > 0; used as they are. Where None, all are 1.
+
+    Raises:
+        ValueError: a priority is not positive and finite.
     """
 
-    def forward(self, losses: Tensor) -> Tensor:
-        check_losses(losses, positive=True)
-        return (losses / losses.detach()).sum()  # (RS.1)
-
-
-class GeometricMean(LossBalancer):
-    """(∏ Lᵢ)^{1/T}, computed as exp of the mean logarithm so that the product cannot overflow."""
+    def __init__(self, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.set_priorities(priorities)
 
     def forward(self, losses: Tensor) -> Tensor:
-        check_losses(losses, positive=True)
-        return torch.log(losses).mean().exp()  # (GM.1)
+        check_losses(losses, self.tasks_with_priority, positive=True)
+        return (self.priorities.to(losses) * losses / losses.detach()).sum()  # (RS.1)
 
 
-class PowerMean(LossBalancer):
-    """((1/T) Σ Lᵢ^γ)^{1/γ}: the arithmetic mean at γ = 1, the geometric mean at γ = 0.
+class GeometricMean(TakesPriorities, LossBalancer):
+    """(∏ Lᵢ^vᵢ)^{1/T}, Σ vᵢ = T, computed as exp of the mean logarithm so that the product cannot overflow.
+
+    Args:
+        priorities: your own weights v of the tasks, shape (T,), all > 0; they are divided by their mean.
+            Where None, all are 1.
+
+    Raises:
+        ValueError: a priority is not positive and finite.
+    """
+
+    def __init__(self, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.set_priorities(priorities, mean_one=True)
+
+    def forward(self, losses: Tensor) -> Tensor:
+        check_losses(losses, self.tasks_with_priority, positive=True)
+        return (self.priorities.to(losses) * torch.log(losses)).mean().exp()  # (GM.1)
+
+
+class PowerMean(TakesPriorities, LossBalancer):
+    """((1/T) Σ vᵢ Lᵢ^γ)^{1/γ}, Σ vᵢ = T: the arithmetic mean at γ = 1, the geometric mean at γ = 0.
 
     Args:
         gamma: the exponent γ, any finite number. A large γ follows the largest loss, a large −γ the smallest.
+        priorities: your own weights v of the tasks, shape (T,), all > 0; they are divided by their mean.
+            Where None, all are 1.
 
     Raises:
-        ValueError: gamma is not finite.
+        ValueError: gamma is not finite, or a priority is not positive and finite.
     """
 
-    def __init__(self, gamma: float) -> None:
+    def __init__(self, gamma: float, *, priorities: Tensor | Sequence[float] | None = None) -> None:
         super().__init__()
         if not math.isfinite(gamma):
             raise ValueError(f"gamma is {gamma}, but must be a finite number.")
         self.gamma = gamma
+        self.set_priorities(priorities, mean_one=True)
 
     def forward(self, losses: Tensor) -> Tensor:
-        check_losses(losses, positive=True)
+        check_losses(losses, self.tasks_with_priority, positive=True)
         if self.gamma == 0:
-            return torch.log(losses).mean().exp()  # (GM.1)
+            return (self.priorities.to(losses) * torch.log(losses)).mean().exp()  # (GM.1)
         logs = torch.log(in_float64(losses))  # (T,)
         largest = logs.amax() if self.gamma > 0 else logs.amin()  # of the powers, so that none overflows
+        v = self.priorities.to(logs)
         powers = self.gamma * (logs - largest)  # (T,), logarithms of Lᵢ^γ, all ≤ 0
         if powers.amin() > -1:  # logsumexp would lose the digits of a mean close to 1
-            log_mean = torch.log1p(torch.expm1(powers).mean())
+            log_mean = torch.log1p((v * torch.expm1(powers)).mean())
         else:
-            log_mean = torch.logsumexp(powers, 0) - math.log(len(losses))
+            log_mean = torch.logsumexp(powers + v.log(), 0) - math.log(len(losses))
         return torch.exp(largest + log_mean / self.gamma).to(losses.dtype).to(losses.device)  # (PM.1)
 
     def extra_repr(self) -> str:
-        return f"gamma={self.gamma}"
+        return ", ".join(filter(None, [f"gamma={self.gamma}", super().extra_repr()]))
 
 
 def uniform_cross_entropy(num_classes: int) -> float:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.balancer import LossBalancer
+from mtl_ref.balancer import LossBalancer, TakesPriorities
 from mtl_ref.checks import check_losses
 
 
-class UncertaintyWeighting(LossBalancer):
+class UncertaintyWeighting(TakesPriorities, LossBalancer):
     """Σ Lᵢ/(2σᵢ²) + log σᵢ for regression tasks, Σ Lᵢ/σᵢ² + log σᵢ for classification (Kendall 2018, eqs. 7, 10).
 
     It learns sᵢ = log σᵢ², which needs no constraint and starts at 0. Give `parameters()` to the optimiser in a
@@ -21,14 +21,17 @@ class UncertaintyWeighting(LossBalancer):
     Args:
         kinds: "regression" or "classification" for each of the T tasks. A regression loss is the squared
             error, a classification loss the cross-entropy.
+        priorities: your own weights v of the tasks, shape (T,), all > 0, of loss and penalty alike: the best σᵢ
+            does not depend on them. Where None, all are 1.
 
     Raises:
-        ValueError: a kind is neither of the two.
+        ValueError: a kind is neither of the two, a priority is not positive and finite, or there is not one a
+            task.
     """
 
     halves: Tensor
 
-    def __init__(self, kinds: Sequence[str]) -> None:
+    def __init__(self, kinds: Sequence[str], *, priorities: Tensor | Sequence[float] | None = None) -> None:
         super().__init__()
         if isinstance(kinds, str) or len(kinds) == 0:
             raise ValueError(f"kinds must be a list of one kind per task, but is {kinds!r}.")
@@ -42,22 +45,23 @@ class UncertaintyWeighting(LossBalancer):
         self.kinds = tuple(kinds)
         self.s = nn.Parameter(torch.zeros(len(kinds)))  # (UW.1) s = log σ²
         self.register_buffer("halves", torch.tensor([factor[kind] for kind in kinds]), persistent=False)
+        self.set_priorities(priorities, len(kinds))
 
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, num_tasks=len(self.kinds))
         weighted = self.halves * torch.exp(-self.s) * losses  # (UW.2)
-        return (weighted + self.s / 2).sum()  # (UW.3)
+        return (self.priorities * (weighted + self.s / 2)).sum()  # (UW.3)
 
     @property
     def weights(self) -> Tensor:
-        """The present task weights, 1/(2σ²) or 1/σ², shape (T,)."""
-        return (self.halves * torch.exp(-self.s)).detach()
+        """The present task weights, v/(2σ²) or v/σ², shape (T,)."""
+        return (self.priorities * self.halves * torch.exp(-self.s)).detach()
 
     def extra_repr(self) -> str:
-        return f"kinds={list(self.kinds)}"
+        return ", ".join(filter(None, [f"kinds={list(self.kinds)}", super().extra_repr()]))
 
 
-class AutomaticWeightedLoss(LossBalancer):
+class AutomaticWeightedLoss(TakesPriorities, LossBalancer):
     """Σ Lᵢ/(2cᵢ²) + log(1 + cᵢ²), which never goes below zero (Liebel & Körner 2018).
 
     Popular as AutomaticWeightedLoss on GitHub. It learns cᵢ, starting at 1. Give `parameters()` to the
@@ -65,20 +69,26 @@ class AutomaticWeightedLoss(LossBalancer):
 
     Args:
         num_tasks: the number of tasks T.
+        priorities: your own weights v of the tasks, shape (T,), all > 0, of loss and penalty alike. Where None,
+            all are 1.
+
+    Raises:
+        ValueError: num_tasks < 1, a priority is not positive and finite, or there is not one a task.
     """
 
-    def __init__(self, num_tasks: int) -> None:
+    def __init__(self, num_tasks: int, *, priorities: Tensor | Sequence[float] | None = None) -> None:
         super().__init__()
         if num_tasks < 1:
             raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
         self.c = nn.Parameter(torch.ones(num_tasks))
+        self.set_priorities(priorities, num_tasks)
 
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, num_tasks=len(self.c))
         weighted = losses / (2 * self.c**2)  # (AW.1)
-        return (weighted + torch.log(1 + self.c**2)).sum()  # (AW.2)
+        return (self.priorities * (weighted + torch.log(1 + self.c**2))).sum()  # (AW.2)
 
     @property
     def weights(self) -> Tensor:
-        """The present task weights, 1/(2c²), shape (T,)."""
-        return (1 / (2 * self.c**2)).detach()
+        """The present task weights, v/(2c²), shape (T,)."""
+        return (self.priorities / (2 * self.c**2)).detach()
