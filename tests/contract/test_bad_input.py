@@ -84,7 +84,7 @@ def test_a_method_built_for_T_tasks_takes_no_others(row: Method) -> None:
 def test_a_loss_that_is_not_positive_is_named_or_harmless(row: Method, by: str, value: float) -> None:
     net, balancer = Net(), build(row)
     losses = net.losses()
-    losses = losses + vector(0, 0, 1) * (value - losses.detach())
+    losses = losses - losses.detach() * vector(0, 0, 1) + vector(0, 0, value)  # exactly the value
     if row.key in DIVIDE:
         message = rf"the loss of task 2 \(counting from 0\) is {value}, but every loss must be positive and finite"
         refuse(balancer, net, losses, message, net.given(by))
