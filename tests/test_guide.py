@@ -18,22 +18,28 @@ CITED = re.findall(r"\[\^([\w-]+)\](?!:)", TEXT)
 
 
 @cache
-def claims(notebook: str) -> set[str]:
-    """What the checks of a notebook printed when it was stored; a zero is claimed with its tolerance."""
-    cells = json.loads((GUIDE.parent / notebook).read_text())["cells"]
-    lines = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", [])).splitlines()
-    printed = {line[2:] for line in lines if line.startswith("✓ ")}
-    zero = re.compile(r"= (-?0\.0|\[-?0\.0(, -?0\.0)*\]) \(within")
-    return printed | {re.sub(r" \(within [^)]*\)$", "", line) for line in printed if not zero.search(line)}
+def checks(notebook: str) -> dict[str, list[str]]:
+    """What the checks in each section of a notebook printed when it was stored, by the section's anchor."""
+    printed: dict[str, list[str]] = {}
+    anchor = ""
+    for cell in json.loads((GUIDE.parent / notebook).read_text())["cells"]:
+        if cell["cell_type"] == "markdown":
+            for title in re.findall(r"^#+ +(.+?) *$", "".join(cell["source"]), flags=re.M):
+                anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        lines = "".join("".join(output.get("text", "")) for output in cell.get("outputs", [])).splitlines()
+        printed.setdefault(anchor, []).extend(line[2:] for line in lines if line.startswith("✓ "))
+    return printed
 
 
 def faults(note: str) -> list[str]:
-    """What a note cites that no chapter says."""
-    wrong = [] if re.search(r"\]\([^)]+\): `", note) else [f"it cites no check: {note}"]
-    for notebook, labels in re.findall(r"\]\(([^)]+)\): ([^;]*`)", note):
-        wrong += [
-            f"{notebook} has no {c!r}" for c in re.findall(r"`([^`]+)`", labels) if c not in claims(notebook)
-        ]
+    """The links of a note that name no check, and the checks that are not in the section they are cited from."""
+    links = re.findall(r"\]\(([^)#]+)#([^)]+)\)<!-- (`.+?`) -->", note)
+    wrong = [] if links and len(links) == note.count("](") else [f"a link names no check: {note}"]
+    for notebook, anchor, names in links:
+        printed = checks(notebook).get(anchor, [])
+        for name in re.findall(r"`([^`]+)`", names):
+            if not any(line == name or line.startswith((f"{name} = ", f"{name}: ")) for line in printed):
+                wrong.append(f"{notebook}#{anchor} has no check {name!r}")
     return wrong
 
 
@@ -83,10 +89,12 @@ def test_a_note_cites_checks_that_hold(name):
 
 
 def test_a_note_that_cites_nothing_or_something_else_is_found():
-    chapter = "[Chapter 11](../notebooks/11_results.ipynb)"
-    assert faults(f"{chapter}: `runs that diverged = 0`, `seeds = [0, 1, 2, 3, 4]`.") == []
-    assert len(faults(f"{chapter}: `runs that diverged = 1`; {chapter}: `runs that`.")) == 2
-    assert len(faults(f"{chapter}.")) == 1
+    link = "[Chapter 11: The race](../notebooks/11_results.ipynb#the-race)"
+    assert faults(f"{link}<!-- `single tasks minus equal weights` -->.") == []
+    assert len(faults(f"{link}<!-- `single tasks minus`, `minus equal weights` -->.")) == 2
+    assert len(faults(f"{link}; {link}<!-- `single tasks minus equal weights` -->.")) == 1
+    assert len(faults(f"{link}.")) == 1
+    assert len(faults(f"{link.replace('race', 'end')}<!-- `single tasks minus equal weights` -->.")) == 1
 
 
 def test_notes_and_citations_are_the_same():
