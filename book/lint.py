@@ -142,8 +142,8 @@ def not_portable(notebook: Notebook) -> list[str]:
     for name, cell in cells(notebook, "markdown"):
         text = without_code(cell.source)
         for patterns, where in ((whole, cell.source), (outside_code, text)):
-            for what, pattern in patterns.items():
-                faults += [f"{name}: {what}: {m[0]!r}" for m in re.finditer(pattern, where, re.M)]
+            for fault, pattern in patterns.items():
+                faults += [f"{name}: {fault}: {m[0]!r}" for m in re.finditer(pattern, where, re.M)]
         html = re.findall(r"</?[a-zA-Z][^<>]*>", re.sub(r"\$\$[\s\S]*?\$\$|\$[^$\n]+\$", "", text))
         faults += [f"{name}: HTML: {tag}" for tag in html if not re.fullmatch(allowed, tag)]
         for tag in ("details", "summary", "div"):
@@ -237,7 +237,7 @@ def nothing_compared(notebook: Notebook) -> list[str]:
 
 
 def unclean_metadata(notebook: Notebook) -> list[str]:
-    """Nothing that depends on who ran it, and when; no tag with a slip of the pen."""
+    """Nothing that depends on who ran it, and when; no misspelt tag."""
     faults = []
     if notebook.metadata != METADATA or (notebook.nbformat, notebook.nbformat_minor) != (4, 5):
         faults.append(f"the notebook's metadata: {notebook.metadata}; `make run` cleans it")
@@ -261,10 +261,12 @@ def malformed_tags(notebook: Notebook) -> list[str]:
 
 def shown_tags_without_equation(notebook: Notebook) -> list[str]:
     """A tag in the shown source leads to an equation of the same page."""
-    there = {tag for _, tag in equation_tags(notebook)}
+    equations = {tag for _, tag in equation_tags(notebook)}
     html = [(name, output.get("data", {}).get("text/html", "")) for name, _, output in outputs(notebook)]
     shown = {(name, tag) for name, text in html for tag in re.findall(r"#mjx-eqn:([\w.]+)", text)}
-    return [f"{name}: ({tag}) is linked but not on the page" for name, tag in sorted(shown) if tag not in there]
+    return [
+        f"{name}: ({tag}) is linked but not on the page" for name, tag in sorted(shown) if tag not in equations
+    ]
 
 
 RULES: list[Rule] = [

@@ -2,8 +2,8 @@
 
     python book/run.py notebooks/01_many_losses.ipynb ...
 
-A chapter is stored whole or not at all: when a cell fails, its file stays as it was. What it then
-breaks of the rules in `lint.py` is printed.
+A chapter is stored whole or not at all: when a cell fails, its file stays as it was. The
+rules in `lint.py` that the stored chapter breaks are printed.
 """
 
 import hashlib

@@ -8,7 +8,7 @@ optimizer.zero_grad()
 weights = balancer.backward(losses)
 optimizer.step()
 
-This imports torch and numpy only. The other modules are imported when they are first used, as `mtl.metrics`.
+This imports torch and numpy only. The other modules are imported when they are first used, such as `mtl.metrics`.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """The table of all methods. The benchmark, the pages, the tests and the speed scripts read it: a row a method.
 
-To add a method is to add a row. The class itself is imported from `mtl_ref.methods`, which holds no table.
+A new method is a new row here. The class itself is imported from `mtl_ref.methods`, which holds no table.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,14 +16,14 @@ from mtl_ref.problems.base import HardSharing
 
 @dataclass(frozen=True)
 class Method:
-    """What there is to know of a method, or of one form of it.
+    """What the pages, the tests and the benchmark know of a method, or of one form of it.
 
     Attributes:
         key: its name on the command line and in results.
         title: its name on every page; `form` follows it where a method has several.
         family: what kind of answer it is.
         paper: its key in `book/references.bib`, or "" where the book's sources propose it without a paper.
-        tag: the first equation of it.
+        tag: the tag of its first equation.
         sees: what it looks at.
         decides: by what it decides.
         passes: backward passes through the encoder in a step, in words.
@@ -65,7 +65,9 @@ def last_layer(model: HardSharing) -> Iterable[nn.Parameter]:
     return layers[-1].parameters(recurse=False)
 
 
-LEARNED = {"balancer_lr": 0.025}  # of weights that the network's optimiser learns; GradNorm's own rate is the same
+LEARNED = {
+    "balancer_lr": 0.025
+}  # for weights that the network's optimiser learns; GradNorm's own rate is the same
 ROWS = (
     Method(
         "equal", "equal weights", "weights chosen beforehand", "kurin2022", "WS.2",

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all: beside its place, then into it."""
+"""Files that are written whole or not at all: first beside their place, then moved into it."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import IO, Any
 
 @contextmanager
 def written_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write to, which takes its place at the end; where anything goes wrong, what was there stays.
+    """A file to write to, which takes its place at the end; if anything goes wrong, the old file stays.
 
     Args:
         path: the file's place.

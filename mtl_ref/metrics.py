@@ -35,7 +35,7 @@ def delta_m(results: Numbers, baseline: Numbers, higher_is_better: Sequence[bool
 
 
 def mean_rank(table: Numbers, higher_is_better: Sequence[bool]) -> Tensor:
-    """The rank of each method, averaged over metrics; 1 is best, equals share the mean of their ranks.
+    """The rank of each method, averaged over metrics; 1 is best, and methods that tie share the mean of their ranks.
 
     A mean rank depends on which methods are in the table: adding one can change the order of the others.
 
@@ -55,12 +55,17 @@ def mean_rank(table: Numbers, higher_is_better: Sequence[bool]) -> Tensor:
     return (better + (equal + 1) / 2).double().mean(1)
 
 
+def first_best(table: Numbers, higher_is_better: Sequence[bool]) -> int:
+    """The row of a table (see `mean_rank`) with the best mean rank, counted from 0; the first of those that tie."""
+    return int(mean_rank(table, higher_is_better).argmin())
+
+
 def hypervolume(points: Numbers, reference: Numbers) -> float:
     """The volume between N points to be minimised and a reference point, exactly (by `moocore`).
 
     Args:
         points: K costs (lower is better) of N points, shape (N, K).
-        reference: a point, shape (K,), worse than those worth counting; state it with the number.
+        reference: a point, shape (K,), worse than every point worth counting; report it with the volume.
     """
     import moocore
 
@@ -71,12 +76,12 @@ def hypervolume(points: Numbers, reference: Numbers) -> float:
 
 
 def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """The mean of N ≥ 2 values, one a seed, and the half-width of its interval (Student's t, N − 1 degrees)."""
+    """The mean of N ≥ 2 values, one per seed, and the half-width of its interval (Student's t, N − 1 degrees)."""
     from scipy import stats
 
     v = _floats(values, 1)
     if len(v) < 2:
-        raise ValueError("an interval needs at least 2 values, one a seed, but got 1.")
+        raise ValueError("an interval needs at least 2 values, one per seed, but got 1.")
     quantile = stats.t.ppf((1 + confidence) / 2, len(v) - 1)
     return v.mean().item(), float(quantile * v.std() / len(v) ** 0.5)
 
@@ -107,7 +112,8 @@ def holm(p: Sequence[float]) -> list[float]:
     """The p-values of n comparisons, corrected by Holm's method, in the order given.
 
     The smallest is multiplied by n, the next by n − 1, and so on; none becomes smaller than the one before it, or
-    larger than 1. Calling all those below 0.05 real is wrong in any of them with a probability of at most 0.05.
+    larger than 1. If all those below 0.05 are called real, the probability that any of these calls is wrong is at
+    most 0.05.
     """
     values = _floats(p, 1)
     if (values < 0).any() or (values > 1).any():

@@ -29,12 +29,12 @@ def profile() -> str:
 
 
 def choose(quick: T, full: T) -> T:
-    """The one of two values that belongs to the present profile."""
+    """Whichever of the two values belongs to the current profile."""
     return quick if profile() == "quick" else full
 
 
 def show(*objects: type | Callable[..., Any]) -> None:
-    """Show the source of classes or functions as it runs, less the docstring; each tag links to its equation."""
+    """Show the source of classes or functions as it runs, without the docstring; each tag links to its equation."""
     code = "\n\n".join(source(o) for o in objects)
     page = highlight(code, PythonLexer(), HtmlFormatter())
     page = TAG.sub(lambda tag: f'<a href="#mjx-eqn:{tag[1]}">({tag[1]})</a>', page)
@@ -79,15 +79,15 @@ def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0) -
         print(f"{name}: {value} (measured; nothing is recorded for the full profile)")
         return
     if isinstance(expected, bool | str):
-        held = type(expected)(value) == expected
-        said = f"✓ {name}" if expected is True else f"✓ {name}: {expected}"
+        holds = type(expected)(value) == expected
+        message = f"✓ {name}" if expected is True else f"✓ {name}: {expected}"
     else:
-        measured, wanted = _numbers(value), _numbers(expected)
-        held = measured.shape == wanted.shape and bool(((measured - wanted).abs() <= tolerance).all())
-        said = f"✓ {name} = {expected}" + (f" (within {tolerance:g})" if tolerance else "")
-    if not held:
+        measured, recorded = _numbers(value), _numbers(expected)
+        holds = measured.shape == recorded.shape and bool(((measured - recorded).abs() <= tolerance).all())
+        message = f"✓ {name} = {expected}" + (f" (within {tolerance:g})" if tolerance else "")
+    if not holds:
         raise AssertionError(f"{name} is {value}, but {expected} (within {tolerance:g}) was expected.")
-    print(said)
+    print(message)
 
 
 def _numbers(values: Any) -> torch.Tensor:

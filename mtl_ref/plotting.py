@@ -15,7 +15,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def learning_curves(histories: Mapping[str, History], metric: str, ax: Axes | None = None) -> Axes:
-    """One line a method: a validation metric after each epoch."""
+    """One line per method: a validation metric after each epoch."""
     ax = ax or plt.gca()
     for (name, history), style in zip(histories.items(), _styles(), strict=False):
         values = [epoch[metric] for epoch in history.validation]
@@ -26,11 +26,11 @@ def learning_curves(histories: Mapping[str, History], metric: str, ax: Axes | No
 
 
 def weights_over_time(history: History, ax: Axes | None = None) -> Axes:
-    """One line a task: its mean weight in each epoch, on a logarithmic axis."""
+    """One line per task: its mean weight in each epoch, on a logarithmic axis."""
     ax = ax or plt.gca()
     weights = np.array([w for w in history.weights if w is not None])  # (E, T)
     if len(weights) == 0:
-        raise ValueError("this history has no weights: the direction was no weighted sum of gradients.")
+        raise ValueError("this history has no weights: the direction was not a weighted sum of gradients.")
     for task, column, style in zip(history.tasks, weights.T, _styles(), strict=False):
         ax.plot(range(1, len(column) + 1), column, label=task, **style)
     ax.set(xlabel="epoch", ylabel="mean weight", yscale="log")
@@ -39,7 +39,7 @@ def weights_over_time(history: History, ax: Axes | None = None) -> Axes:
 
 
 def comparison(results: Mapping[str, Sequence[Mapping[str, float]]], metric: str, ax: Axes | None = None) -> Axes:
-    """One row a method: a metric of each seed as a small dot, their mean with its 95 % interval as a large one.
+    """One row per method: a metric of each seed as a small dot, their mean with its 95 % interval as a large one.
 
     Args:
         results: for each method, the test metrics of its seeds, as `History.result` gives them.

@@ -1,4 +1,4 @@
-"""What the results of `mtl_ref.benchmark` say: loading, choosing on validation, comparing on test."""
+"""The results of `mtl_ref.benchmark`: loading them, choosing on validation, comparing on test."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 from mtl_ref.catalogue import CONTESTANTS
 from mtl_ref.files import written_whole
-from mtl_ref.metrics import confidence_interval, delta_m, holm, mean_rank, paired_difference
+from mtl_ref.metrics import confidence_interval, delta_m, first_best, holm, mean_rank, paired_difference
 
 Result = dict[str, Any]
 
@@ -48,7 +48,7 @@ def read_line(line: str) -> Result:
     """One result from its line.
 
     Raises:
-        ValueError: it is no result, or only a part of one.
+        ValueError: it is not a result, or only part of one.
     """
     try:
         result = json.loads(line)
@@ -71,7 +71,7 @@ def mismatch(path: Path, description: Mapping[str, Any]) -> str | None:
 
 
 def load(path: str | Path) -> list[Result]:
-    """All results in a folder of result files, by name, or in a packed file; what is no result is warned of.
+    """All results in a folder of result files, by name, or in a packed file, with a warning about what is no result.
 
     Raises:
         FileNotFoundError: there is no such folder or file, or no result in it.
@@ -140,7 +140,7 @@ def best_epoch(result: Result) -> int:
     """The epoch (from 0) with the best mean rank over the validation metrics that judge the run."""
     judged = result["judged_by"]
     table = list(zip(*(result["validation"][metric] for metric in judged), strict=True))
-    return int(mean_rank(table, [result["metrics"][metric] for metric in judged]).argmin())
+    return first_best(table, [result["metrics"][metric] for metric in judged])
 
 
 def at_best(result: Result, split: str) -> dict[str, float]:
@@ -179,7 +179,7 @@ class Chosen:
 
     @property
     def seconds(self) -> float:
-        """The fastest epoch's training time: the one least disturbed by other load. "single": all tasks."""
+        """The fastest epoch's training time: the one least disturbed by other load. For "single", the sum of all tasks."""
         fastest: dict[str, float] = {}
         for result in self.results:
             fastest[result["method"]] = min(fastest.get(result["method"], math.inf), *result["seconds"])
@@ -201,7 +201,7 @@ def select(results: Iterable[Result]) -> dict[str, Chosen]:
 
     A candidate's score is its validation metrics, averaged over seeds, against the candidates' mean (Δm). The test
     split has no part in it. A candidate is left out if one of its runs diverged or it lacks a seed that
-    another has; a method without any left is left out. "single" chooses for each task by that task's metrics.
+    another has; a method with no candidate left is left out too. "single" chooses for each task by that task's metrics.
 
     Args:
         results: of one problem, profile and data.
@@ -305,7 +305,7 @@ def compare_scores(scores: Mapping[str, Sequence[float]], baseline: str = "equal
     """Each method against the baseline on any score, paired by seed, p-values corrected by Holm's method.
 
     Args:
-        scores: for each method one number a seed, the seeds in the same order, at least two.
+        scores: for each method one number per seed, the seeds in the same order, at least two.
         baseline: one of the methods.
     """
     others = [name for name in scores if name != baseline]

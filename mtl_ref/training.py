@@ -1,4 +1,4 @@
-"""Train one network on one problem with one balancing method, and keep what happened."""
+"""Train one network on one problem with one balancing method, and record what happened."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from mtl_ref.balancer import GradientBalancer, LossBalancer
 from mtl_ref.files import written_whole
-from mtl_ref.metrics import mean_rank
+from mtl_ref.metrics import first_best
 from mtl_ref.problems.base import HardSharing, Problem
 
-CHECKPOINTED = ("losses", "weights", "validation", "test", "seconds", "mean_step")  # of a history
-MEASURE_EVERY = 10  # steps: the length of one of them is measured
+CHECKPOINTED = ("losses", "weights", "validation", "test", "seconds", "mean_step")  # the fields of a history
+MEASURE_EVERY = 10  # steps; the first of them is measured
 
 
 @dataclass
@@ -45,9 +45,9 @@ class History:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch (from 0) with the best mean rank over the validation metrics, the first of equals."""
+        """The epoch (from 0) with the best mean rank over the validation metrics, the first of those that tie."""
         table = [list(epoch.values()) for epoch in self.validation]
-        return int(mean_rank(table, list(self.metrics.values())).argmin())
+        return first_best(table, list(self.metrics.values()))
 
     @property
     def result(self) -> dict[str, float]:
@@ -117,16 +117,16 @@ def train(
         if any(True for _ in balancer.parameters()):
             own = {"lr": lr if balancer_lr is None else balancer_lr, "weight_decay": 0.0}
             groups.append({"params": list(balancer.parameters()), **own})
-        steps = optimizer(groups, lr=lr)
-        lengths = StepLengths(steps)
-        schedule = torch.optim.lr_scheduler.ExponentialLR(steps, decay)
+        update = optimizer(groups, lr=lr)
+        lengths = StepLengths(update)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(update, decay)
         inspected = None if features else list(model.encoder.parameters() if shared is None else shared(model))
         history = History(problem.tasks, problem.metrics, model=model)
-        saved = Checkpoint(checkpoint, settings, history, order, [model, balancer, steps, schedule, lengths])
+        saved = Checkpoint(checkpoint, settings, history, order, [model, balancer, update, schedule, lengths])
         saved.load(device)
         for _ in tqdm(range(len(history.losses), epochs), desc="training", unit="epoch", leave=False):
             started = time.perf_counter()
-            losses, weights = train_epoch(problem, model, balancer, steps, order, inspected)
+            losses, weights = train_epoch(problem, model, balancer, update, order, inspected)
             history.losses.append(losses)
             history.weights.append(weights)
             history.seconds.append(time.perf_counter() - started)
@@ -227,7 +227,7 @@ class Checkpoint:
         self.settings, self.history, self.order, self.parts = settings, history, order, parts
 
     def save(self) -> None:
-        """Write the state whole, in the file's place."""
+        """Replace the file by the present state."""
         if self.path is None:
             return
         history = {name: getattr(self.history, name) for name in CHECKPOINTED}

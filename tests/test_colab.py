@@ -39,10 +39,10 @@ def published(folder: Path) -> str:
     """This working tree as a repository that git can clone; returns its address."""
     (folder / "repository").mkdir()
     git = ["git", f"--git-dir={folder / 'repository'}", f"--work-tree={ROOT}"]
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "add", "pyproject.toml", "README.md", "LICENSE", "mtl_ref"], check=True)
-    subprocess.run([*git, *who, "commit", "--quiet", "--message=test"], check=True)
+    subprocess.run([*git, *author, "commit", "--quiet", "--message=test"], check=True)
     return f"file://{folder / 'repository'}"
 
 

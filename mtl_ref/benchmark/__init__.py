@@ -6,10 +6,10 @@
     python -m mtl_ref.benchmark --table FOLDER
     python -m mtl_ref.benchmark --pack FOLDER FILE.jsonl
 
-One process prints the table when it is through; several leave that to `--table`.
-The same command goes on where it was stopped: finished runs are skipped, an interrupted one resumes from the
+A single process prints the table when it has finished; several leave that to `--table`.
+The same command resumes where it was stopped: finished runs are skipped, an interrupted one resumes from the
 checkpoint of its last epoch. Processes started by torchrun or a Slurm job array share the runs among them.
-`--pack` adds a folder's results to one file, a line a run. `mtl_ref.results` reads what they say together.
+`--pack` adds a folder's results to one file, a line a run. `mtl_ref.results` reads and compares them.
 """
 
 from mtl_ref.benchmark.pack import pack

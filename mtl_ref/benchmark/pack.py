@@ -27,7 +27,7 @@ def pack(folder: str | Path, file: str | Path, allow_dirty: bool = False) -> int
     if doubtful and not allow_dirty:
         raise ValueError(
             f"{len(doubtful)} of {len(new)} results come from code that no commit holds, such as {doubtful[0]}: "
-            "commit and run them again, or keep them so marked with --allow-dirty."
+            "commit and run them again, or take them as they are, marked, with --allow-dirty."
         )
     old = results.load(file) if Path(file).exists() else []
     by_name = {name_of_file(result): result for result in [*old, *new]}

@@ -165,7 +165,7 @@ def rounded(value: float) -> float:
 
 
 def hardware(device: str | None) -> str:
-    """In plain words, without the machine's name."""
+    """The processor in plain words, without the machine's name."""
     if torch.cuda.is_available() and device != "cpu":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -174,7 +174,7 @@ def hardware(device: str | None) -> str:
 
 @cache
 def commit() -> str | None:
-    """The commit of the package's code, with "-dirty" if files differ from it; None where it was not cloned."""
+    """The commit of the package's code, with "-dirty" if files differ from it; None if it is not a git clone."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Many runs: which there are, which are this process's, and several side by side."""
+"""Many runs: the plan, this process's share of it, and several runs side by side."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def plan(
     profile: str = "quick",
     epochs: int | None = None,
 ) -> list[Run]:
-    """All runs of a benchmark, one seed after the other, so that what is there early can be compared.
+    """All runs of a benchmark, one seed after the other, so that early results can be compared already.
 
     Args:
         problem: a key of `PROBLEMS`.
@@ -64,7 +64,7 @@ def plan(
 
 
 def shard(runs: Sequence[Run], environment: Mapping[str, str] = os.environ) -> list[Run]:
-    """This process's runs: torchrun and Slurm's job arrays, also together, say which of how many it is."""
+    """This process's share of the runs, by the variables of torchrun, of a Slurm job array, or of both together."""
     rank, size = 0, 1
     if "SLURM_ARRAY_TASK_COUNT" in environment:
         first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", "1")) for name in ("MIN", "STEP"))
@@ -77,7 +77,7 @@ def shard(runs: Sequence[Run], environment: Mapping[str, str] = os.environ) -> l
 
 
 def device_of(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The GPU that is this process's where torchrun has started several; None leaves the choice to `train`."""
+    """This process's GPU where torchrun has started several processes; None leaves the choice to `train`."""
     if torch.cuda.is_available() and "LOCAL_RANK" in environment:
         return f"cuda:{int(environment['LOCAL_RANK']) % torch.cuda.device_count()}"
     return None
@@ -92,7 +92,7 @@ def attempt(run: Run, folder: Path, device: str | None = None) -> str:
 
 
 def start_worker() -> None:
-    """One thread for a worker, and no life of its own: it ends when the process that started it has ended."""
+    """Give a worker one thread, and end it as soon as the process that started it has ended."""
     torch.set_num_threads(1)
 
     def follow() -> None:
@@ -105,10 +105,10 @@ def start_worker() -> None:
 
 
 def run_all(runs: Sequence[Run], folder: str | Path, jobs: int = 1, device: str | None = None) -> dict[str, str]:
-    """Do runs, several side by side if wanted, each then with one thread.
+    """Do runs; where several are done side by side, each has one thread.
 
     Returns:
-        For each run's name how it went, as `execute` says, or "failed: ...".
+        For each run's name its outcome: what `execute` returns, or "failed: ...".
     """
     from tqdm import tqdm
 

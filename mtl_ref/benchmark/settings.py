@@ -25,7 +25,7 @@ class Setting:
         epochs: passes over the training split.
         lrs: the learning rates that are tried for every method.
         options: further keywords of `mtl_ref.train`, such as `decay` or `optimizer`.
-        weights: the task weights that the method "fixed" tries; some drawn at random if left out.
+        weights: the task weights that the method "fixed" tries; drawn at random if left out.
     """
 
     build: Callable[[], Problem]
@@ -112,7 +112,7 @@ def build_multimnist(
     if (profile == "full" or fashion) and "MTL_REF_DATA" not in os.environ:
         raise ValueError(
             "this problem in this profile reads whole data sets: set the environment variable MTL_REF_DATA to a "
-            "folder in torchvision's layout, which is filled where the network allows."
+            "folder in torchvision's layout; what is missing there is downloaded."
         )
     problem = MultiMNIST(tasks, fashion=fashion, dropout=dropout)
     if profile == "quick":

@@ -1,4 +1,4 @@
-"""What is learnt: the data, model, losses and metrics of one benchmark a file."""
+"""What is learnt: a file for each benchmark, with its data, model, losses and metrics."""
 
 from mtl_ref.problems import toy
 from mtl_ref.problems.base import HardSharing, Problem

@@ -142,10 +142,10 @@ def peak_memory(action: Callable[[], object]) -> int:
         recorded.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
     changes = [event for event in events if event.get("name") == "[memory]" and event["args"]["Device Type"] == 0]
-    held = peak = 0
+    in_use = peak = 0
     for event in sorted(changes, key=lambda event: event["ts"]):
-        held += event["args"]["Bytes"]
-        peak = max(peak, held)
+        in_use += event["args"]["Bytes"]
+        peak = max(peak, in_use)
     return peak
 
 

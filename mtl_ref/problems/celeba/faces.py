@@ -1,4 +1,4 @@
-"""Drawn faces: each of the 40 attributes is something to be seen, made of soft ellipses and strokes.
+"""Drawn faces: each of the 40 attributes can be seen, and all are made of soft ellipses and strokes.
 
 Most attributes come in degrees, and for the subjective ones the degrees of "yes" and "no" overlap, so that no
 network can be right about all of them. Hats cover hairlines, long hair covers earrings, a hand may cover a mouth.
@@ -85,25 +85,25 @@ class Canvas:
             soft: the width of the edge in pixels of a picture of 64 pixels.
             parameters: of the shape; a tensor has one entry a picture, (N,).
         """
-        everyone = len(self.pixels)
-        amount = torch.as_tensor(amount, dtype=torch.float32).expand(everyone)
-        who = (amount > 0.01).nonzero().squeeze(1)
-        if len(who) == 0:
+        number = len(self.pixels)
+        amount = torch.as_tensor(amount, dtype=torch.float32).expand(number)
+        index = (amount > 0.01).nonzero().squeeze(1)
+        if len(index) == 0:
             return
         left, top, right, bottom = (round((edge + 1) / 2 * self.size) for edge in box)
         rows, columns = slice(max(top, 0), bottom), slice(max(left, 0), right)
         x, y = self.grid[columns].view(1, 1, -1), self.grid[rows].view(1, -1, 1)
-        chosen = {k: v[who].view(-1, 1, 1) if isinstance(v, Tensor) else v for k, v in parameters.items()}
-        mask = torch.sigmoid(shape(x, y, **chosen) * (-64 / soft)) * amount[who].view(-1, 1, 1)  # (k, h, w)
+        chosen = {k: v[index].view(-1, 1, 1) if isinstance(v, Tensor) else v for k, v in parameters.items()}
+        mask = torch.sigmoid(shape(x, y, **chosen) * (-64 / soft)) * amount[index].view(-1, 1, 1)  # (k, h, w)
         mask = mask.unsqueeze(1)
         paint = torch.as_tensor(colour, dtype=torch.float32)
         if paint.ndim == 4:
-            paint = paint[who][:, :, rows, columns]
+            paint = paint[index][:, :, rows, columns]
         else:
-            paint = paint.expand(everyone, 3)[who].view(-1, 3, 1, 1)
-        part = self.pixels[who, :, rows, columns] if len(who) < everyone else self.pixels[:, :, rows, columns]
+            paint = paint.expand(number, 3)[index].view(-1, 3, 1, 1)
+        part = self.pixels[index, :, rows, columns] if len(index) < number else self.pixels[:, :, rows, columns]
         covered = part[:, 3:] * (1 - mask) + mask
-        self.pixels[who, :, rows, columns] = torch.cat([part[:, :3] * (1 - mask) + paint * mask, covered], dim=1)
+        self.pixels[index, :, rows, columns] = torch.cat([part[:, :3] * (1 - mask) + paint * mask, covered], dim=1)
 
 
 Part = Tensor | float
@@ -182,7 +182,7 @@ Between = Callable[..., Tensor]
 
 
 def appearance(has: Look, show: Look, between: Between, grid: Tensor) -> Look:
-    """Colours (N, 3), measures (N,) and the painted texture of the hair (N, 3, S, S)."""
+    """Colours (N, 3), measures (N,) and the index texture of the hair (N, 3, S, S)."""
 
     def mix(first: Any, second: Any, share: Tensor) -> Tensor:
         share = share.unsqueeze(1)

@@ -169,5 +169,5 @@ def check_md5(path: Path, md5: str) -> bool:
 
 
 def damaged(path: Path, description: str) -> OSError:
-    """The error for a file that is there, but wrong."""
+    """The error for a file that is present but wrong."""
     return OSError(f"{path} is damaged or only partly downloaded: {description} {HOW_TO_GET_IT}")

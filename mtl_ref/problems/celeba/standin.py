@@ -1,10 +1,10 @@
 """A stand-in for CelebA: drawn faces with the 40 attributes, in the official folder layout.
 
-CelebA may not be redistributed. These pictures may, because nobody is on them: every face is put together from
+CelebA may not be redistributed. These pictures may, because they show nobody: every face is put together from
 soft ellipses and strokes, drawn from a seed (`faces.py`). They are no substitute for photographs, and no number
 that is measured on them is a result on CelebA.
 
-Every attribute is something to be seen: glasses are drawn glasses, a pointed nose is a narrower nose. The
+Every attribute can be seen: glasses are drawn glasses, a pointed nose is a narrower nose. The
 frequencies are those of the official list, rounded; the correlations follow its strongest ones (see
 `CORRELATIONS`) in sign and rough size.
 """
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # For each attribute, in the order they are drawn: how many per cent have it, how much the attributes before it
-# speak for it, and what it cannot go with ("-A") or cannot be without ("A").
+# add to its score, and what it cannot go with ("-A") or cannot be without ("A").
 RECIPE: dict[str, tuple[float, dict[str, float], str]] = {
     "Male": (42, {}, ""),
     "Young": (77, {"Male": -0.8}, ""),

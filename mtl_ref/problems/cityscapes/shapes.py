@@ -1,4 +1,4 @@
-"""What stands in the stand-in's streets: each thing is parts in metres, drawn as it would be seen from afar.
+"""The objects in the stand-in's streets: each is made of parts, measured in metres and seen from afar.
 
 A shape maps coordinates u (metres to the right of its middle) and v (metres above the ground), (H, W) each, to its
 parts: where a part is, its label id among Cityscapes', and its colour. Later parts are in front.

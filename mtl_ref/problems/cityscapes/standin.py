@@ -1,6 +1,6 @@
 """A stand-in for Cityscapes: drawn streets in the official folder layout.
 
-Cityscapes may not be redistributed. These streets may, because they are nowhere. They are no substitute for
+Cityscapes may not be redistributed. These streets may, because they exist nowhere. They are no substitute for
 photographs, and no number that is measured on them is a result on Cityscapes.
 
 A pinhole camera drives along a street with a flat ground and façades on both sides. Everything has a depth in
@@ -66,7 +66,7 @@ def write(
                 save(part, split, CITIES[split][city], name, street)
         (part / MARKER).write_text(
             f"stand-in for Cityscapes: drawn streets, seed {seed}, drawing {DRAWING}\n"
-            "The streets are nowhere. They were drawn by mtl_ref, mtl_ref/problems/cityscapes_standin.py, and "
+            "The streets exist nowhere. They were drawn by mtl_ref, mtl_ref/problems/cityscapes/standin.py, and "
             "anyone may copy them.\n",
             encoding="utf-8",
         )

@@ -71,7 +71,7 @@ def trajectories(
     lr: float,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> Tensor:
-    """The points that a method without state of its own visits from N starts, each for itself.
+    """The points that a method without state of its own visits from N starts, each independent of the others.
 
     Args:
         landscape: maps points (..., 2) to losses (..., 2).
