@@ -7,7 +7,7 @@ from hypothesis import settings
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("MTL_REF_PROFILE", "quick")
-if os.environ["MTL_REF_PROFILE"] == "quick":  # whose expectations are those of the embedded data
+if os.environ["MTL_REF_PROFILE"] == "quick":  # its expected values are those of the embedded data
     os.environ.pop("MTL_REF_DATA", None)
 matplotlib.use("agg")
 settings.register_profile("book", deadline=None)  # no test depends on a time

@@ -1,4 +1,4 @@
-"""The map of the methods on the landing page, made from the catalogue: a line a title.
+"""The map of the methods on the landing page, made from the catalogue: a line for each title.
 
 python book/method_map.py      (rewrites the lines between the two comments in intro.md)
 """
@@ -6,7 +6,7 @@ python book/method_map.py      (rewrites the lines between the two comments in i
 import re
 from pathlib import Path
 
-from mtl_ref.catalogue import ROWS
+from mtl_ref.catalogue import CONTESTANTS, ROWS, Method
 
 PAGE = Path(__file__).parent / "intro.md"
 BEGIN = "<!-- made by: python book/method_map.py -->"
@@ -15,10 +15,11 @@ HEAD = ["| | looks at | decides by | backward passes through the encoder |", "|-
 
 
 def lines() -> list[str]:
-    """The table: of a method with several forms the first."""
-    first = {row.title: row for row in reversed(ROWS)}
-    rows = [first[title] for title in dict.fromkeys(row.title for row in ROWS)]
-    cells = ((f"[{r.title}](../notebooks/{r.chapter}.ipynb)", r.sees, r.decides, r.passes) for r in rows)
+    """The table: each method in its first form, and MGDA-UB, which has a chapter of its own."""
+    rows: dict[str, Method] = {}
+    for row in (*ROWS, CONTESTANTS["mgda-ub"]):
+        rows.setdefault(row.title, row)
+    cells = ((f"[{r.title}](../notebooks/{r.chapter}.ipynb)", r.sees, r.decides, r.passes) for r in rows.values())
     return HEAD + [re.sub(r"\bT\b", "$T$", f"| {' | '.join(cell)} |") for cell in cells]
 
 

@@ -47,7 +47,7 @@ __all__ = [
     "page",
 ]
 
-LATER = {"train": "mtl_ref.training", "History": "mtl_ref.training"}  # and the modules of these names
+LATER = {"train": "mtl_ref.training", "History": "mtl_ref.training"}  # then the modules of these names
 LATER |= dict.fromkeys(
     ("benchmark", "catalogue", "metrics", "page", "plotting", "problems", "results", "training"), ""
 )

@@ -179,8 +179,15 @@ METHODS = {row.key: row for row in ROWS}
 def upper_bound(row: Method) -> Method:
     """The same method at the representation ("upper bound"): one pass through the encoder, whatever T is."""
     first, *rest = row.key.split("-")
-    key, train = "-".join([first, "ub", *rest]), {**row.train, "features": True}
-    return replace(row, key=key, title=f"{row.title}-UB", passes="1", train=train)
+    return replace(
+        row,
+        key="-".join([first, "ub", *rest]),
+        title=f"{row.title} (UB)" if " " in row.title else f"{row.title}-UB",
+        sees=f"{row.sees}, at the representation",
+        passes="1",
+        chapter="08_mgda_ub",
+        train={**row.train, "features": True},
+    )
 
 
 CONTESTANTS = {  # what a benchmark runs: every method, and two rows that are many runs each

@@ -35,7 +35,7 @@ def delta_m(results: Numbers, baseline: Numbers, higher_is_better: Sequence[bool
 
 
 def mean_rank(table: Numbers, higher_is_better: Sequence[bool]) -> Tensor:
-    """The rank of each method, averaged over metrics; 1 is best, and methods that tie share the mean of their ranks.
+    """The rank of each method, averaged over metrics; 1 is best, and ties share the mean of their ranks.
 
     A mean rank depends on which methods are in the table: adding one can change the order of the others.
 
@@ -56,7 +56,7 @@ def mean_rank(table: Numbers, higher_is_better: Sequence[bool]) -> Tensor:
 
 
 def first_best(table: Numbers, higher_is_better: Sequence[bool]) -> int:
-    """The row of a table (see `mean_rank`) with the best mean rank, counted from 0; the first of those that tie."""
+    """The row of a table with the best mean rank (see `mean_rank`), counted from 0; of a tie the first."""
     return int(mean_rank(table, higher_is_better).argmin())
 
 

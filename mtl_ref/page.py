@@ -34,7 +34,7 @@ def choose(quick: T, full: T) -> T:
 
 
 def show(*objects: type | Callable[..., Any]) -> None:
-    """Show the source of classes or functions as it runs, without the docstring; each tag links to its equation."""
+    """Show the source of classes or functions, without docstrings, as it runs; a tag links to its equation."""
     code = "\n\n".join(source(o) for o in objects)
     page = highlight(code, PythonLexer(), HtmlFormatter())
     page = TAG.sub(lambda tag: f'<a href="#mjx-eqn:{tag[1]}">({tag[1]})</a>', page)

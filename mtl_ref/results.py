@@ -71,7 +71,7 @@ def mismatch(path: Path, description: Mapping[str, Any]) -> str | None:
 
 
 def load(path: str | Path) -> list[Result]:
-    """All results in a folder of result files, by name, or in a packed file, with a warning about what is no result.
+    """All results in a folder of result files, by name, or in a packed file; other content causes a warning.
 
     Raises:
         FileNotFoundError: there is no such folder or file, or no result in it.
@@ -179,7 +179,7 @@ class Chosen:
 
     @property
     def seconds(self) -> float:
-        """The fastest epoch's training time: the one least disturbed by other load. For "single", the sum of all tasks."""
+        """The fastest epoch's training time, least disturbed by other load; of "single", summed over the tasks."""
         fastest: dict[str, float] = {}
         for result in self.results:
             fastest[result["method"]] = min(fastest.get(result["method"], math.inf), *result["seconds"])
@@ -200,8 +200,8 @@ def select(results: Iterable[Result]) -> dict[str, Chosen]:
     """For each method the learning rate, and the member of "fixed", with the best validation; its test metrics.
 
     A candidate's score is its validation metrics, averaged over seeds, against the candidates' mean (Δm). The test
-    split has no part in it. A candidate is left out if one of its runs diverged or it lacks a seed that
-    another has; a method with no candidate left is left out too. "single" chooses for each task by that task's metrics.
+    split has no part in it. A candidate is left out if one of its runs diverged or it lacks a seed that another
+    has; a method with no candidate left is left out too. "single" chooses for each task by that task's metrics.
 
     Args:
         results: of one problem, profile and data.

@@ -15,7 +15,7 @@ from mtl_ref.metrics import first_best
 from mtl_ref.problems.base import HardSharing, Problem
 
 CHECKPOINTED = ("losses", "weights", "validation", "test", "seconds", "mean_step")  # the fields of a history
-MEASURE_EVERY = 10  # steps; the first of them is measured
+MEASURE_EVERY = 10  # steps, of which one is measured
 
 
 @dataclass

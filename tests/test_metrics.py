@@ -41,6 +41,11 @@ def test_mean_rank_agrees_with_scipy(table):
     assert ours.tolist() == pytest.approx(stats.rankdata(signed, axis=0).mean(1).tolist())
 
 
+def test_the_best_row_is_the_first_of_those_that_tie():
+    assert metrics.first_best([[0.7, 2.0], [0.8, 3.0], [0.9, 1.0]], [True, False]) == 2
+    assert metrics.first_best([[0.0], [1.0], [1.0]], [True]) == 1
+
+
 def test_hypervolume_of_boxes_is_their_union():
     assert metrics.hypervolume([[1, 3], [2, 1]], [4, 4]) == pytest.approx(3 * 1 + 2 * 3 - 2 * 1)
 

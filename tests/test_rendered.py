@@ -72,7 +72,7 @@ class Site:
 
 
 class Visit:
-    """One open page: all it asked for, all it said, and the page with its formulas typeset."""
+    """One open page with its formulas typeset: all that it requested, and all that it logged."""
 
     def __init__(self, site: Site, name: str) -> None:
         self.site, self.name = site, name

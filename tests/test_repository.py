@@ -130,7 +130,7 @@ def imported(source: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = "mtl_ref" if node.level else node.module  # a relative import is not among our habits
+            module = "mtl_ref" if node.level else node.module  # we use no relative imports
             found |= {f"{module}.{alias.name}" for alias in node.names}
     return {name for name in found if name.split(".")[0] == "mtl_ref"}
 

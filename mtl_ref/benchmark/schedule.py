@@ -64,7 +64,7 @@ def plan(
 
 
 def shard(runs: Sequence[Run], environment: Mapping[str, str] = os.environ) -> list[Run]:
-    """This process's share of the runs, by the variables of torchrun, of a Slurm job array, or of both together."""
+    """This process's share of the runs, by the variables of torchrun, of a Slurm job array, or of both."""
     rank, size = 0, 1
     if "SLURM_ARRAY_TASK_COUNT" in environment:
         first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", "1")) for name in ("MIN", "STEP"))

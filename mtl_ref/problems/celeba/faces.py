@@ -182,7 +182,7 @@ Between = Callable[..., Tensor]
 
 
 def appearance(has: Look, show: Look, between: Between, grid: Tensor) -> Look:
-    """Colours (N, 3), measures (N,) and the index texture of the hair (N, 3, S, S)."""
+    """Colours (N, 3), measures (N,) and the painted texture of the hair (N, 3, S, S)."""
 
     def mix(first: Any, second: Any, share: Tensor) -> Tensor:
         share = share.unsqueeze(1)
@@ -256,7 +256,7 @@ def draw_head(canvas: Canvas, show: Look, look: Look, between: Between) -> None:
     draw(head, (-1, -1, 1, 0.8), skin, cx=0.0, cy=-0.06, a=a, b=b, jaw=look["jaw"])
     draw(arc, (-1, 0.2, 1, 0.7), shade, 0.9 * double, cx=0.0, cy=0.47, half=0.3, bend=-0.16, width=0.022)
     light = between(-1, 1)
-    # the side in the shadow
+    # the side in shadow
     box, amount, cx = (-1.0, -1.0, 1.0, 0.8), 0.35 * light.abs(), 0.33 * light.sign()
     draw(head, box, shade, amount, 14.0, cx=cx, cy=-0.06, a=a * 0.5, b=b * 0.9, jaw=0.0)
     turn, cheek = look["turn"], show["High_Cheekbones"]

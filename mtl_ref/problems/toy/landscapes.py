@@ -13,7 +13,7 @@ from mtl_ref.balancer import GradientBalancer, LossBalancer
 
 PCGRAD_START = (0.5, -3.0)
 CAGRAD_STARTS = ((-8.5, 7.5), (-8.5, -5.0), (9.0, 9.0))
-FLOOR = 5e-6  # of what the logarithms see
+FLOOR = 5e-6  # the least argument of the logarithms
 
 Landscape = Callable[[Tensor], Tensor]
 
