@@ -9,6 +9,7 @@ import torch
 from cases import Method, Net, both_ways, build, every_row, gradient_rows, loss_rows, rows, sharing_rows, vector
 from torch import Tensor
 
+import mtl_ref as mtl
 from mtl_ref.catalogue import METHODS
 
 BAD_LOSSES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
@@ -147,6 +148,44 @@ def test_forward_needs_the_losses_where_they_count_and_one_for_each_gradient(row
         for wrong in (vector(1, 2), vector(1, 2, 3, 4)):
             with pytest.raises(ValueError, match="built for 3 tasks"):
                 build(row)(J, wrong)
+        with pytest.raises(ValueError, match=r"the loss of task 1 .* is -1\.0, .* must be positive"):
+            build(row)(J, vector(1, -1, 2))
     else:
         d = build(row)(J)
         assert torch.equal(d, build(row)(J, vector(-1, 0, 2)))  # nor may they be negative otherwise
+
+
+BAD_ARGUMENTS: list[tuple[str, Callable[[], object]]] = [
+    (r"the weight of task 1 \(counting from 0\) is -0\.5.* not negative", lambda: mtl.FixedWeighting([1, -0.5])),
+    (r"the weight of task 0 .* is nan.* finite", lambda: mtl.FixedWeighting([math.nan, 1])),
+    (r"the weight must hold one number per task, but has shape \(0,\)", lambda: mtl.FixedWeighting([])),
+    (r"the weight must hold .* has shape \(1, 2\)", lambda: mtl.FixedWeighting([[1, 2]])),
+    (r"the initial loss of task 1 .* is 0.* finite and positive", lambda: mtl.InitialLossScaling([1, 0])),
+    (r"the prior loss of task 1 .* is inf.* finite and positive", lambda: mtl.PriorLossScaling([1, math.inf])),
+    (r"gamma is nan, but must be a finite number", lambda: mtl.PowerMean(math.nan)),
+    (r"num_classes is 1, but a classification has at least 2", lambda: mtl.uniform_cross_entropy(1)),
+    (r"the class frequency of task 1 .* is -1.* not negative", lambda: mtl.prior_cross_entropy([1, -1])),
+    (r"the class frequencies are all zero", lambda: mtl.prior_cross_entropy([0, 0])),
+    (r"targets must have shape .* but have \(2, 3, 4\)", lambda: mtl.zero_mse(torch.zeros(2, 3, 4))),
+    (r"targets must have shape .* but have \(0, 2\)", lambda: mtl.prior_mse(torch.zeros(0, 2))),
+    (r"kinds must be a list of one kind per task", lambda: mtl.UncertaintyWeighting("regression")),
+    (r"kinds must be a list .* but is \[\]", lambda: mtl.UncertaintyWeighting([])),
+    (
+        r"the kind of task 1 \(counting from 0\) is 'rank'",
+        lambda: mtl.UncertaintyWeighting(["regression", "rank"]),
+    ),
+    (r"num_tasks is 0, but must be at least 1", lambda: mtl.AutomaticWeightedLoss(0)),
+    (r"num_tasks is 0, but must be at least 1", lambda: mtl.GradNorm(0)),
+    (r"alpha is -1\.0, .* finite number that is not negative", lambda: mtl.GradientNormalization(-1.0)),
+    (r"alpha is inf, .* finite number that is not negative", lambda: mtl.GradNorm(2, math.inf)),
+    (r"lr is 0\.0, but must be a finite positive number", lambda: mtl.GradNorm(2, lr=0.0)),
+    (r"lr is nan, but must be a finite positive number", lambda: mtl.GradNorm(2, lr=math.nan)),
+    (r"update is 'Adam', .* one of \['adam', 'sgd', 'relative'\]", lambda: mtl.GradNorm(2, update="Adam")),
+    (r"normalize is 'L2', .* \['none', 'l2', 'loss', 'loss\+'\]", lambda: mtl.MGDA(normalize="L2")),
+]
+
+
+@pytest.mark.parametrize(("message", "make"), BAD_ARGUMENTS)
+def test_an_argument_that_makes_no_sense_is_named(message: str, make: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

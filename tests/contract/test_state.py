@@ -9,6 +9,8 @@ import torch
 from cases import Method, Net, build, every_row
 from torch import Tensor, nn
 
+import mtl_ref as mtl
+
 
 def run(row: Method, balancer: nn.Module, net: Net, steps: int) -> list[Tensor]:
     """Some steps of the network, and of the method's own parameters where it has some: the weights of each."""
@@ -90,3 +92,35 @@ def test_what_it_was_given_and_what_it_returned_is_a_copy(row: Method) -> None:
     assert all(torch.equal(value, state[name]) for name, value in balancer.state_dict().items())
     balancer.backward(net.losses(), **net.given("shared"))
     assert used is before is None or torch.equal(used, before)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [(mtl.FixedWeighting, "weights"), (mtl.InitialLossScaling, "initial"), (mtl.PriorLossScaling, "prior")],
+)
+def test_numbers_given_to_the_constructor_are_copied_and_saved(
+    method: Callable[[object], nn.Module], name: str
+) -> None:
+    given = torch.tensor([4.0, 0.25, 3.0])
+    balancer, fresh = method(given), method([0, 1, 1] if name == "weights" else [1, 1, 1])
+    given.zero_()
+    fresh.load_state_dict(balancer.state_dict())
+    assert getattr(fresh, name).tolist() == [4.0, 0.25, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("balancer", "shown"),
+    [
+        (mtl.FixedWeighting([1, 2]), "weights=[1.0, 2.0]"),
+        (mtl.PriorLossScaling([1, 2]), "prior=[1.0, 2.0]"),
+        (mtl.PowerMean(-2), "gamma=-2"),
+        (mtl.UncertaintyWeighting(["regression", "classification"]), "kinds=['regression', 'classification']"),
+        (mtl.GradientNormalization(0.5), "alpha=0.5"),
+        (mtl.GradNorm(3, 0.12, lr=0.5, update="sgd"), "num_tasks=3, lr=0.5, update=sgd"),
+        (mtl.GradNorm(3, 0.12), "alpha=0.12"),
+        (mtl.MGDA(), "MGDA(solver=min_norm, normalize=none)"),
+        (mtl.MGDA(mtl.frank_wolfe, "l2"), "MGDA(solver=frank_wolfe, normalize=l2)"),
+    ],
+)
+def test_what_a_checkpoint_must_agree_on_is_shown(balancer: nn.Module, shown: str) -> None:
+    assert shown in repr(balancer)

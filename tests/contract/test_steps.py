@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import SCALES, Method, Net, Tiny, both_ways, build, every_row, ordered_rows
+from cases import SCALES, Method, Net, Tiny, both_ways, build, every_row, ordered_rows, vector
 from torch import Tensor
 
 import mtl_ref as mtl
@@ -18,11 +18,14 @@ DEGREES = {
     "mgda-loss+": -1,
 }
 
+# but for its length, their direction does not depend on the unit that one task's loss is measured in
+UNITLESS = {"initial", "realtime", "geometric", "normalized", "normalized-rate", "mgda-l2", "mgda-loss"}
+
 ENCODER = slice(sum(p.numel() for p in Net().encoder.parameters()))
 
 
 def two_steps(
-    row: Method, by: str = "shared", order: tuple[int, ...] = (0, 1, 2), scale: float = 1.0
+    row: Method, by: str = "shared", order: tuple[int, ...] = (0, 1, 2), scale: float | Tensor = 1.0
 ) -> tuple[Tensor, Tensor]:
     """The gradients that a second step leaves, on losses that have changed unequally, and its weights."""
     net, balancer = Net(), build(row, order)
@@ -71,6 +74,14 @@ def test_a_common_scale_of_the_losses_leaves_the_direction_up_to_its_degree(row:
     (plain, _), (scaled, _) = two_steps(row), two_steps(row, scale=scale)
     factor = scale ** DEGREES.get(row.key, 1)
     torch.testing.assert_close(scaled[ENCODER] / factor, plain[ENCODER], rtol=1e-6, atol=1e-9)
+
+
+@every_row
+def test_the_unit_of_one_loss_leaves_the_direction_where_the_row_says_so(row: Method) -> None:
+    plain, _ = two_steps(row)
+    scaled = [two_steps(row, scale=vector(1.0, unit, 1.0))[0] for unit in (1e-6, 0.1, 1e6)]
+    cosines = torch.stack([torch.cosine_similarity(x[ENCODER], plain[ENCODER], dim=0) for x in scaled])
+    assert (cosines > 1 - 1e-9).all() == (row.key in UNITLESS)
 
 
 @every_row
