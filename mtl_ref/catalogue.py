@@ -25,7 +25,7 @@ class Method:
         paper: its key in `book/references.bib`, or "" where the book's sources propose it without a paper.
         tag: the tag of its first equation.
         sees: what it looks at.
-        decides: by what it decides.
+        decides: what it decides by.
         passes: backward passes through the encoder in a step, in words.
         state: what it remembers from step to step.
         gram: whether the direction is Jᵀα with an α found from the Gram matrix M (and the losses).

@@ -58,7 +58,7 @@ def source(thing: type | Callable[..., Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0) -> None:
+def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0, *, full: Any = ...) -> None:
     """Print what was expected if a value agrees with it, and raise if not.
 
     What is printed does not depend on the machine, so that the page's text can be compared word for word.
@@ -67,12 +67,15 @@ def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0) -
         name: what the value is, as a reader would say it.
         value: a truth value, a number, or numbers of any shape (a tensor, an array, a list).
         expected: the same kind of thing; True if left out, so that `check("it falls", a > b)` checks a claim.
-            None in the full profile if no number has been recorded for it: then the value is only printed.
         tolerance: the largest allowed `abs(value - expected)`, for every number.
+        full: what is expected in the full profile instead, where that is something else. None if nothing has been
+            recorded for it: then the full profile only prints the value.
 
     Raises:
         AssertionError: the value is further away than the tolerance, is nan, or has another shape.
     """
+    if profile() == "full" and full is not ...:
+        expected = full
     if expected is None:
         if profile() == "quick":
             raise ValueError(f"no number is recorded for {name}: give the expected value.")

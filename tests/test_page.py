@@ -38,13 +38,27 @@ def test_check_raises_with_both_values(value, expected, tolerance):
 
 def test_nothing_passes_unchecked_in_the_quick_profile():
     with pytest.raises(ValueError, match="no number is recorded"):
-        page.check("it", 1.0, expected=page.choose(quick=None, full=None))
+        page.check("it", 1.0, expected=None)
+    with pytest.raises(AssertionError, match="was expected"):
+        page.check("it", 1.5, 1.0, full=None)
+    with pytest.raises(AssertionError, match="was expected"):
+        page.check("it", 1.5, 1.0, full=1.5)
 
 
 def test_the_full_profile_prints_what_nobody_has_recorded(monkeypatch, capsys):
     monkeypatch.setenv("MTL_REF_PROFILE", "full")
-    page.check("it", 1.5, expected=page.choose(quick=1.0, full=None))
+    page.check("it", 1.5, expected=1.0, full=None)
     assert capsys.readouterr().out == "it: 1.5 (measured; nothing is recorded for the full profile)\n"
+
+
+def test_the_full_profile_expects_what_it_is_told_or_else_the_same(monkeypatch, capsys):
+    monkeypatch.setenv("MTL_REF_PROFILE", "full")
+    page.check("it", 1.5, 1.0, full=1.5)
+    assert capsys.readouterr().out == "✓ it = 1.5\n"
+    with pytest.raises(AssertionError, match="was expected"):
+        page.check("it", 1.5, 1.0)
+    with pytest.raises(AssertionError, match="was expected"):
+        page.check("it", 1.0, 1.0, full=1.5)
 
 
 def test_the_profile_is_quick_or_full(monkeypatch):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MARKER = "THIS_IS_A_STAND-IN.txt"  # lies in the folder of a stand-in; its first line says which
+MARKER = "THIS_IS_A_STAND-IN.txt"  # a file in the folder of a stand-in, whose first line says which it is
 
 
 @contextmanager
