@@ -97,13 +97,12 @@ def active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     It ends. Between two visits to (MN.4) the support only shrinks. There, y is the minimiser on the support, and
     lower than at the visit before, so in exact arithmetic no support comes twice; when rounding brings one back,
-    the best y so far is returned. Over 40,000 hard draws of up to 40 gradients there were 3 solves in the median,
-    21 in one of a hundred, and 66 at most.
+    what is left to gain is of its size too, and that visit is the last. Over 40,000 hard draws of up to 40
+    gradients there were 3 solves in the median, 22 in one of a hundred, and 66 at most.
     """
     ridge = rounding(C)
     C = C + ridge * np.eye(len(b))  # strictly convex: equal and opposite gradients can be solved
-    y, support = np.full(len(b), 1 / b.sum()), np.full(len(b), True)
-    best, gap, seen = y, np.inf, set()
+    y, support, visited = np.full(len(b), 1 / b.sum()), np.full(len(b), True), set()
     while True:
         target = np.zeros_like(y)
         target[support] = np.linalg.solve(C[np.ix_(support, support)], b[support])
@@ -112,13 +111,11 @@ def active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
         clipped = np.maximum(target, 0) / (b @ np.maximum(target, 0))
         if (target >= 0).all():
             y = target
-            slack = np.where(support, 0, C @ y - least * b) / y.sum()  # (MN.4)
-            if -slack.min() < gap:
-                best, gap = y, -slack.min()
-            if gap <= ridge or support.tobytes() in seen:
-                return best
-            seen.add(support.tobytes())
-            support = support | (slack < -ridge)
+            newcomers = ~support & (C @ y - least * b < -ridge * y.sum())  # (MN.4)
+            if not newcomers.any() or support.tobytes() in visited:
+                return y
+            visited.add(support.tobytes())
+            support = support | newcomers
         elif clipped @ C @ clipped < y @ C @ y:  # all that is negative leaves at once
             y = clipped
             support = y > 0
