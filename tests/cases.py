@@ -30,6 +30,14 @@ DEGENERATE = {
 }
 
 
+def matrix(rows: object) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def gram(J: Tensor) -> Tensor:
+    return J @ J.T
+
+
 def vector(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 

@@ -2,21 +2,13 @@
 
 import pytest
 import torch
-from cases import draw, gradient_matrices
+from cases import draw, gradient_matrices, gram, matrix
 from hypothesis import given, settings
 from torch import Tensor
 
 import mtl_ref as mtl
 
 ZIGZAG = [[1.0, 1.0], [-1.0, 1.0], [0.1, 2.5]]
-
-
-def matrix(rows: object) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-def gram(J: Tensor) -> Tensor:
-    return J @ J.T
 
 
 def half_square(M: Tensor, alpha: Tensor) -> float:
@@ -102,11 +94,3 @@ def test_the_slides_argmax_never_moves() -> None:
         gamma = (inner @ alpha - inner[t]) / (inner @ alpha + M[t, t] - 2 * inner[t])
         assert gamma.clamp(0, 1) == 0
         assert half_square(M, mtl.frank_wolfe(M, iterations=5)) < half_square(M, alpha)
-
-
-@pytest.mark.parametrize(
-    "M", [torch.zeros(2, 3), torch.zeros(2), torch.zeros(0, 0), torch.full((2, 2), torch.nan)], ids=str
-)
-def test_frank_wolfe_refuses_what_is_no_gram_matrix(M: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"Gram matrix|not finite"):
-        mtl.frank_wolfe(M)
