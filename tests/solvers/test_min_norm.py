@@ -30,8 +30,7 @@ def common(T: int, P: int, rank: int, seed: int, spread: float = 0.0) -> Tensor:
 
 
 def assert_on_simplex(alpha: Tensor, T: int) -> None:
-    assert alpha.shape == (T,)
-    assert alpha.dtype == torch.float64
+    assert (alpha.shape, alpha.dtype) == ((T,), torch.float64)
     assert (alpha >= 0).all()
     assert alpha.sum().item() == pytest.approx(1, abs=1e-14)
 
@@ -234,9 +233,8 @@ def test_few_solves_are_needed() -> None:
         assert solves(common(20, 80, 20, seed).repeat(2, 1)) <= 12
         assert solves(draw(40, 80, seed) + draw(1, 80, seed + 1000)) <= 12
     assert solves(torch.eye(40)) == solves(torch.ones(40, 1)) == 1
-
-
-# --- The gap
+    middle = [[-2, -2, -2, -2, 2], [1, 1, -1, -2, -1], [-3, -3, 3, -3, 1], [-1, -1, 2, -2, -1]]
+    assert solves(matrix(middle)) == 2  # both negative weights clipped, it is longer: only one leaves
 
 
 def test_duality_gap_by_hand() -> None:
