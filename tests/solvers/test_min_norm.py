@@ -233,8 +233,9 @@ def test_few_solves_are_needed() -> None:
         assert solves(common(20, 80, 20, seed).repeat(2, 1)) <= 12
         assert solves(draw(40, 80, seed) + draw(1, 80, seed + 1000)) <= 12
     assert solves(torch.eye(40)) == solves(torch.ones(40, 1)) == 1
-    middle = [[-2, -2, -2, -2, 2], [1, 1, -1, -2, -1], [-3, -3, 3, -3, 1], [-1, -1, 2, -2, -1]]
-    assert solves(matrix(middle)) == 2  # both negative weights clipped, it is longer: only one leaves
+    path = [[3, -2, -2, -2, -2, 3], [-3, 1, 3, -2, 3, -2], [2, 3, 3, 0, -3, -3]]
+    path += [[-2, 2, 2, -2, -1, -3], [0, 0, 1, -2, 3, 1], [2, 3, 2, 2, -3, -2]]
+    assert solves(matrix(path)) == 3  # 4 from another start than the middle, or by other steps than (MN.5)
 
 
 def test_duality_gap_by_hand() -> None:
