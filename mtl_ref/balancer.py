@@ -7,22 +7,16 @@ A gradient method sees the T gradients as the rows of one matrix J, and mostly n
 Gram matrix M = J Jᵀ: it defines `task_weights`, the α of the direction d = Jᵀ α.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, in_float64
-from mtl_ref.gradients import (
-    add_to_grad,
-    check_separates,
-    gram,
-    split_like,
-    task_gradients,
-    weighted_sum,
-    what_to_combine,
-)
+from mtl_ref.distributed import Group, Present, WholeBatch
+from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
 
 class Balancer(nn.Module):
@@ -31,9 +25,12 @@ class Balancer(nn.Module):
     Attributes:
         exact: names of buffers in float64. They keep that type when the module takes another, and stay on the
             CPU when it goes to a device without float64.
+        per_task: names of tensors, shape (T,), that hold a number for each task. Those of base classes count too.
     """
 
     exact: tuple[str, ...] = ()
+    per_task: tuple[str, ...] = ()
+    steps_taken = 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         kept = {name: self._buffers[name] for name in self.exact}
@@ -45,15 +42,84 @@ class Balancer(nn.Module):
                 self._buffers[name] = buffer.to("cpu" if device.type in NO_FLOAT64 else device)
         return self
 
+    @contextmanager
+    def only(self, there: Tensor | None) -> Iterator[None]:
+        """For a while this is the method of those tasks that are `there`, shape (T,); None stands for all.
 
-class KeepsInitial(nn.Module):
-    """Part of a method that keeps the losses of its first call, shape (T,); empty before.
+        What it learns of them is kept, and what it holds of the others stays as it is.
+        """
+        held = [] if there is None else [x for m in self.modules() if isinstance(m, Balancer) for x in m.numbers()]
+        for _, place, name in held:
+            if len(place[name]) not in (0, len(there)):  # type: ignore[arg-type]
+                raise ValueError(
+                    f"this method was built for {len(place[name])} tasks but was given {len(there)} losses."  # type: ignore[arg-type]
+                )
+        whole = [place[name] for _, place, name in held]
+        parts = [module.part(name, place[name], there) for module, place, name in held]  # type: ignore[arg-type]
+        for (_, place, name), part in zip(held, parts, strict=True):
+            place[name] = part
+        try:
+            yield
+            for i, (_, place, name) in enumerate(held):
+                if place[name] is not parts[i]:  # it has moved
+                    old = whole[i] if len(whole[i]) else place[name].new_full(there.shape, torch.nan)  # type: ignore[union-attr]
+                    whole[i] = old.index_put((there.to(old.device),), place[name].to(old))  # type: ignore[union-attr]
+        finally:
+            for (_, place, name), value in zip(held, whole, strict=True):
+                place[name] = value
+
+    def numbers(self) -> Iterator[tuple["Balancer", MutableMapping[str, Any], str]]:
+        """This module's own tensors that hold a number for each task: where they are kept, and their names."""
+        for name in sorted({name for cls in type(self).__mro__ for name in vars(cls).get("per_task", ())}):
+            for place in (self._parameters, self._buffers, self.__dict__):
+                if name in place and place[name].ndim == 1:  # type: ignore[union-attr]
+                    yield self, place, name
+
+    def part(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
+        """The numbers of some of the tasks."""
+        return whole[there.to(whole.device)]
+
+    def compare_replicas(self, batch: WholeBatch, leaves: Callable[[], Iterable[Tensor]]) -> None:
+        """In steps 1, 2, 4, 8, …: raise a ValueError if the parameters are not the same on all processes."""
+        self.steps_taken += 1
+        if batch.processes.size > 1 and self.steps_taken & (self.steps_taken - 1) == 0:
+            batch.processes.check_replicas(leaves())
+
+
+class KeepsInitial(Balancer):
+    """Part of a method that keeps the first loss of each task, shape (T,); empty before the first step.
 
     T is not known beforehand, and a buffer that changes its shape breaks each copy of the model, as an EMA has
-    one. So they are no buffer, but still in `state_dict`, and go where the losses are when they are used.
+    one. So they are no buffer, but still in `state_dict`, and go where the losses are when they are used. A task
+    that has had no label yet has nan.
     """
 
     initial: Tensor
+    per_task: tuple[str, ...] = ("initial",)
+
+    def check_initial(self, losses: Tensor, num_tasks: int | None = None, kept: bool = False) -> None:
+        """Raise a ValueError for another number of tasks, or where the first loss of a task is not positive."""
+        check_losses(losses, len(self.initial) or num_tasks)
+        new = self.new(losses)
+        if new.any():
+            check_losses(torch.where(new, losses, 1.0), positive=True, kept=kept)
+
+    def new(self, losses: Tensor) -> Tensor:
+        """Which tasks have no first loss yet, shape (T,)."""
+        return self.initial.isnan().to(losses.device) if len(self.initial) else torch.ones_like(losses).bool()
+
+    def at_first(self, losses: Tensor) -> Tensor:
+        """L(0), shape (T,), on the device of the losses: theirs, where a task is new."""
+        new = self.new(losses)
+        if new.any():
+            old = self.initial.to(losses.device) if len(self.initial) else losses.detach()
+            self.initial = torch.where(new, losses.detach(), old)
+        return self.initial.to(losses.device)
+
+    def part(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
+        if name == "initial" and len(whole) == 0:
+            whole = whole.new_full(there.shape, torch.nan)
+        return super().part(name, whole, there)
 
     def get_extra_state(self) -> Tensor:
         """What `state_dict` saves."""
@@ -64,7 +130,7 @@ class KeepsInitial(nn.Module):
         self.initial = state.clone()
 
 
-class TakesPriorities(nn.Module):
+class TakesPriorities(Balancer):
     """Part of a method that takes a user's own weights v, which count after the method's scaling.
 
     They come from the constructor, as the other arguments do, and are no part of `state_dict`.
@@ -74,6 +140,7 @@ class TakesPriorities(nn.Module):
     """
 
     priorities: Tensor
+    per_task: tuple[str, ...] = ("priorities",)
 
     def set_priorities(
         self, priorities: Tensor | Sequence[float] | None, num_tasks: int | None = None, mean_one: bool = False
@@ -82,7 +149,12 @@ class TakesPriorities(nn.Module):
         v = torch.ones(()) if priorities is None else as_vector(priorities, "the priority", positive=True)
         if v.ndim == 1 and num_tasks not in (None, len(v)):
             raise ValueError(f"this method was built for {num_tasks} tasks but was given {len(v)} priorities.")
+        self.mean_one = mean_one
         self.register_buffer("priorities", v / v.double().mean() if mean_one else v, persistent=False)
+
+    def part(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
+        part = super().part(name, whole, there)
+        return part / part.double().mean() if name == "priorities" and self.mean_one else part
 
     @property
     def tasks_with_priority(self) -> int | None:
@@ -101,12 +173,20 @@ class LossBalancer(Balancer):
         """Combine losses of shape (T,) into the scalar, shape (), to differentiate."""
         raise NotImplementedError
 
+    def weigh(self, losses: Tensor) -> Tensor:
+        """The task weights ∂ forward / ∂ L_i, shape (T,); the method's own parameters receive gradients."""
+        at = losses.detach().requires_grad_()
+        self(at).backward()
+        return torch.zeros_like(at) if at.grad is None else at.grad
+
     def backward(
         self,
         losses: Tensor,
         *,
         shared: Iterable[nn.Parameter] | None = None,
         features: Tensor | Sequence[Tensor] | None = None,
+        present: Present = None,
+        group: Group = None,
         retain_graph: bool = False,
     ) -> Tensor | None:
         """Add the gradients of `forward(losses)` to `.grad` of all that the losses depend on.
@@ -115,6 +195,10 @@ class LossBalancer(Balancer):
             losses: the task losses, shape (T,), on the graph.
             shared: accepted and unused, so that loss-level and gradient methods swap freely.
             features: accepted and unused, likewise.
+            present: which tasks have labels in this batch, shape (T,), or how many labels each has; None where
+                all have. The others have no weight, no part in the weights of the rest, and their state stays.
+            group: the processes whose batches make up the whole batch; None is all where `torch.distributed` is
+                initialised, "alone" is this one. DistributedDataParallel or `fully_shard` averages the gradients.
             retain_graph: whether the graph stays for another backward pass, as in PyTorch.
 
         Returns:
@@ -122,17 +206,16 @@ class LossBalancer(Balancer):
 
         Raises:
             ValueError: the losses are not finite floating-point numbers of shape (T,) on a graph, or break
-                a condition of the method. Nothing has been changed by then.
+                a condition of the method; `present` or `group` is none; the parameters differ between processes.
+                Nothing has been changed by then.
         """
         check_on_graph(losses)
-        total = self(losses)
-        weights: list[Tensor] = []
-        hook = losses.register_hook(weights.append)  # type: ignore[no-untyped-call]
-        try:
-            total.backward(retain_graph=retain_graph)
-        finally:
-            hook.remove()
-        return weights[0].clone()
+        batch = WholeBatch(losses, present, group)
+        self.compare_replicas(batch, lambda: leaves_behind([edge_of(losses)]))
+        with self.only(batch.there):
+            weights = self.weigh(batch.losses) if batch.tasks else batch.losses
+        batch.differentiate(weights, retain_graph)
+        return batch.spread(weights)
 
 
 class GradientBalancer(Balancer):
@@ -150,12 +233,20 @@ class GradientBalancer(Balancer):
         """
         raise NotImplementedError
 
+    def weigh(self, M: Tensor, losses: Tensor | None) -> Tensor:
+        """`task_weights`, or nan, shape (T,), where gradients or losses are not finite.
+
+        Those pass through: they give a direction of nan, so that a GradScaler sees them and skips the step.
+        """
+        exact = None if losses is None else in_float64(losses.detach()).to(M.device)
+        if M.isfinite().all() and (exact is None or exact.isfinite().all()):
+            return self.task_weights(M, exact)
+        return torch.full_like(M[0], torch.nan)
+
     def combine(self, gradients: Tensor, losses: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The direction, shape (P,), and its task weights, shape (T,), or None if it is no weighted sum.
 
-        The direction is rounded once, to the type of the gradients; the weights are in float32 at least. Gradients
-        or losses that are not finite pass through: they give a direction of nan, so that a GradScaler sees them
-        and skips the step.
+        The direction is rounded once, to the type of the gradients; the weights are in float32 at least.
         """
         if gradients.ndim != 2 or len(gradients) == 0 or not gradients.is_floating_point():
             raise ValueError(
@@ -163,12 +254,7 @@ class GradientBalancer(Balancer):
                 f"{tuple(gradients.shape)} and type {gradients.dtype}."
             )
         J = gradients.detach()  # (T, P)
-        M = gram(J)  # (T, T)
-        exact = None if losses is None else in_float64(losses.detach()).to(M.device)
-        if M.isfinite().all() and (exact is None or exact.isfinite().all()):
-            alpha = self.task_weights(M, exact)  # (T,)
-        else:
-            alpha = torch.full_like(M[0], torch.nan)
+        alpha = self.weigh(gram(J), losses)  # (T,)
         d = weighted_sum(alpha, J)
         return d.to(J.dtype), alpha.to(d.dtype).to(d.device)
 
@@ -186,6 +272,8 @@ class GradientBalancer(Balancer):
         *,
         shared: Iterable[Tensor] | None = None,
         features: Tensor | Sequence[Tensor] | None = None,
+        present: Present = None,
+        group: Group = None,
         retain_graph: bool = False,
     ) -> Tensor | None:
         """Add the direction to `.grad` of what the tasks share, and each task's own gradient to the rest.
@@ -199,6 +287,11 @@ class GradientBalancer(Balancer):
             features: the shared representation Z: all that the heads take from the encoder, one tensor or
                 several, none computed from another. The gradients with respect to Z are combined instead, and
                 the result goes back through the encoder once.
+            present: which tasks have labels in this batch, shape (T,), or how many labels each has; None where
+                all have. The others have no weight, no part in the weights of the rest, and their state stays.
+            group: the processes whose batches make up the whole batch; None is all where `torch.distributed` is
+                initialised, "alone" is this one. With `features`, DistributedDataParallel or `fully_shard`
+                averages the gradients; of `shared` parameters, and of the rest, they are averaged here.
             retain_graph: whether the graph stays for another backward pass, as in PyTorch.
 
         Returns:
@@ -208,18 +301,21 @@ class GradientBalancer(Balancer):
             ValueError: the losses are not finite floating-point numbers of shape (T,) on a graph, or break a
                 condition of the method; both or neither of `shared` and `features` are given; no tensor in them
                 requires a gradient or is reached by a loss; a shared parameter is no leaf; the features do not
-                separate the heads from the encoder. Nothing has been changed by then.
+                separate the heads from the encoder; `present` or `group` is none; the parameters differ between
+                processes. Nothing has been changed by then.
         """
-        self.check(losses)
         check_on_graph(losses)
-        inputs = what_to_combine(losses, shared, features)
-        if shared is None:
-            check_separates(inputs, losses)
-        d, weights = self.combine(task_gradients(losses, inputs, retain_graph), losses)  # J of shape (T, P)
-        pieces = [piece.view_as(x).to(x) for piece, x in zip(split_like(d, inputs), inputs, strict=True)]
-        if shared is not None:
-            for parameter, piece in zip(inputs, pieces, strict=True):
-                add_to_grad(parameter, piece)
-        else:
-            torch.autograd.backward(inputs, pieces, retain_graph=retain_graph)
-        return weights
+        batch = WholeBatch(losses, present, group)
+        part = batch.part(shared, features)
+        self.compare_replicas(batch, part.leaves)
+        if not batch.tasks:
+            return torch.zeros_like(losses)
+        with self.only(batch.there):
+            self.check(batch.losses)
+            J = part.gradients(retain_graph)  # this process's columns, shape (T, ·)
+            M = part.sum(gram(J))  # (T, T)
+            alpha = batch.processes.first(self.weigh(M, batch.losses))  # (T,)
+        d = weighted_sum(alpha, J).to(J.dtype)
+        del J  # before .grad is made
+        part.apply(d, retain_graph)
+        return batch.spread(alpha.to(d.dtype).to(d.device))

@@ -27,12 +27,7 @@ def check_losses(losses: object, num_tasks: int | None = None, positive: bool = 
         positive: whether the method divides by the losses or takes their logarithm.
         kept: whether the method keeps these losses as state: then they must be finite in float16 too.
     """
-    losses = check_tensor(losses)
-    if losses.ndim != 1 or len(losses) == 0 or not losses.is_floating_point():
-        raise ValueError(
-            f"losses must be a floating-point tensor of shape (T,), one loss per task, but has shape "
-            f"{tuple(losses.shape)} and type {losses.dtype}. Use torch.stack([loss_1, loss_2, ...])."
-        )
+    losses = check_vector(losses)
     if num_tasks is not None and len(losses) != num_tasks:
         raise ValueError(f"this method was built for {num_tasks} tasks but was given {len(losses)} losses.")
     bad = losses.isnan() if losses.dtype == torch.float16 and not kept else ~losses.isfinite()
@@ -54,6 +49,29 @@ def check_tensor(losses: object) -> Tensor:
             "Use torch.stack([loss_1, loss_2, ...]), of a dict torch.stack(list(losses.values()))."
         )
     return losses
+
+
+def check_vector(losses: object) -> Tensor:
+    """The losses as they are, or a ValueError if they are no floating-point tensor of shape (T,), T ≥ 1."""
+    losses = check_tensor(losses)
+    if losses.ndim != 1 or len(losses) == 0 or not losses.is_floating_point():
+        raise ValueError(
+            f"losses must be a floating-point tensor of shape (T,), one loss per task, but has shape "
+            f"{tuple(losses.shape)} and type {losses.dtype}. Use torch.stack([loss_1, loss_2, ...])."
+        )
+    return losses
+
+
+def check_present(present: Tensor | Sequence[float] | None, losses: Tensor) -> Tensor:
+    """The numbers of labels, shape (T,), float64, from them or from truth values; all 1 where None is given."""
+    n = torch.ones_like(losses) if present is None else torch.as_tensor(present, device=losses.device).detach()
+    n = in_float64(n)
+    if n.shape != losses.shape or not n.isfinite().all() or (n < 0).any():
+        raise ValueError(
+            f"present must hold True or False for each of {len(losses)} tasks, or its number of labels in this "
+            f"batch, but is {n.tolist()}."
+        )
+    return n
 
 
 def check_on_graph(losses: object) -> None:

@@ -1,6 +1,6 @@
 """From T losses to the matrix J of their gradients, and from J to the Gram matrix M = J Jᵀ."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -10,12 +10,13 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from mtl_ref.checks import NO_FLOAT64, in_float64
 
 Edge = tuple[Node, int]  # where a gradient enters the graph: a node, and which of its outputs
+Start = tuple[GradientEdge | None, Tensor]  # of a backward pass: None for a constant, and the first factor
 
 # What T stacked losses may have gone through, each for itself
 ELEMENTWISE = {f"{name}Backward0" for name in ("Mul", "Div", "Add", "Sub", "Neg", "ToCopy", "Clone", "Log", "Exp")}
 
 
-def what_to_combine(
+def inputs_from(
     losses: Tensor,
     shared: Iterable[Tensor] | None,
     features: Tensor | Sequence[Tensor] | None,
@@ -49,7 +50,8 @@ def what_to_combine(
             f"a tensor in {name} is complex, but gradients are combined as real vectors. Use parameters that hold "
             "real and imaginary parts, and torch.view_as_complex in the model."
         )
-    check_reached(losses, inputs, name)
+    if not any(hasattr(x, "device_mesh") for x in inputs):  # of a sharded parameter the graph holds a whole copy
+        check_reached(losses, inputs, name)
     return inputs
 
 
@@ -100,29 +102,54 @@ def check_separates(features: Sequence[Tensor], losses: Tensor) -> None:
         )
 
 
-def task_gradients(losses: Tensor, inputs: Sequence[Tensor], retain_graph: bool = False) -> Tensor:
+def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
+    """Accumulate a copy of a gradient as PyTorch does: with the device, type and strides of the parameter."""
+    if parameter.grad is None and gradient.is_sparse:
+        parameter.grad = gradient.clone()
+    elif parameter.grad is None or (parameter.grad.is_sparse and not gradient.is_sparse):
+        new = torch.empty_like(parameter)
+        if new.stride() != parameter.stride():  # it has holes or overlaps: PyTorch's gradients have not
+            new = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+        new.copy_(gradient)
+        parameter.grad = new if parameter.grad is None else new.add_(parameter.grad)
+    else:
+        parameter.grad.add_(gradient.to(parameter.grad.device))
+
+
+def task_gradients(
+    losses: Tensor | Sequence[Start],
+    inputs: Sequence[Tensor],
+    retain_graph: bool = False,
+    own: Callable[[Tensor, Tensor], None] | None = add_to_grad,
+) -> Tensor:
     """The T gradients with respect to the inputs, rows of one matrix J of shape (T, P).
 
     On the way, every parameter that a loss reaches without passing through the inputs receives its gradient.
     A task that does not use an input has a gradient of zero there. Like `Tensor.backward`, the last pass frees
     the graph that it goes through unless `retain_graph` is set. J is in float32 at least.
+
+    Args:
+        losses: T losses, shape (T,), or where their T backward passes start.
+        inputs: tensors with P entries together.
+        retain_graph: as in PyTorch.
+        own: what is done with such a parameter and its gradient, or None if they are left out.
     """
+    starts = list(zip(*loss_edges(losses), strict=True)) if isinstance(losses, Tensor) else losses
     dtype = reduce(torch.promote_types, (x.dtype for x in inputs), torch.float32)
-    J = inputs[0].new_zeros(len(losses), sum(x.numel() for x in inputs), dtype=dtype)  # (T, P)
-    edges, factors = loss_edges(losses)
+    J = inputs[0].new_zeros(len(starts), sum(x.numel() for x in inputs), dtype=dtype)  # (T, P)
     ends = {edge_of(x) for x in inputs}
-    for task, (row, loss, factor) in enumerate(zip(J, edges, factors, strict=True)):
+    for task, (row, (loss, factor)) in enumerate(zip(J, starts, strict=True)):
         if loss is None:  # a constant: its row stays zero
             continue
-        own = own_parameters(loss, ends)
-        keep = retain_graph or task + 1 < len(edges)
-        found = torch.autograd.grad(loss, [*inputs, *own], factor, retain_graph=keep, allow_unused=True)
+        others = [] if own is None else leaves_behind([(loss.node, loss.output_nr)], ends)
+        keep = retain_graph or task + 1 < len(starts)
+        found = torch.autograd.grad(loss, [*inputs, *others], factor, retain_graph=keep, allow_unused=True)
         for entries, gradient in zip(split_like(row, inputs), found, strict=False):
             if gradient is not None:
                 entries.copy_(gradient.to_dense().reshape(-1))
-        for parameter, gradient in zip(own, found[len(inputs) :], strict=True):
+        for parameter, gradient in zip(others, found[len(inputs) :], strict=True):
             if gradient is not None:
-                add_to_grad(parameter, gradient)
+                own(parameter, gradient)  # type: ignore[misc]
         del found, gradient  # before the next pass makes its own
     return J
 
@@ -145,9 +172,9 @@ def loss_edges(losses: Tensor) -> tuple[list[GradientEdge | None], Tensor]:
     return edges, torch.autograd.grad(losses, GradientEdge(node, 0), ones, retain_graph=True)[0]
 
 
-def own_parameters(loss: GradientEdge, ends: set[Edge]) -> list[Tensor]:
-    """The leaves of a loss's graph that are reached without passing through the ends."""
-    behind = edges_behind([(loss.node, loss.output_nr)], ends)
+def leaves_behind(start: Iterable[Edge], ends: Iterable[Edge] = ()) -> list[Tensor]:
+    """The leaves of a graph that are reached without passing through the ends."""
+    behind = edges_behind(start, ends)
     return [node.variable for node, _ in behind if type(node).__name__ == "AccumulateGrad"]  # type: ignore[attr-defined]
 
 
@@ -181,20 +208,6 @@ def split_like(vector: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return torch.split(vector, [x.numel() for x in tensors])
 
 
-def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
-    """Accumulate a copy of a gradient as PyTorch does: with the device, type and strides of the parameter."""
-    if parameter.grad is None and gradient.is_sparse:
-        parameter.grad = gradient.clone()
-    elif parameter.grad is None or (parameter.grad.is_sparse and not gradient.is_sparse):
-        new = torch.empty_like(parameter)
-        if new.stride() != parameter.stride():  # it has holes or overlaps: PyTorch's gradients have not
-            new = torch.empty_like(parameter, memory_format=torch.contiguous_format)
-        new.copy_(gradient)
-        parameter.grad = new if parameter.grad is None else new.add_(parameter.grad)
-    else:
-        parameter.grad.add_(gradient.to(parameter.grad.device))
-
-
 def weighted_sum(alpha: Tensor, J: Tensor) -> Tensor:
     """d = Jᵀ α, shape (P,), in float32 or better, whatever autocast says; α of shape (T,), J of shape (T, P)."""
     dtype = torch.promote_types(J.dtype, torch.float32)
@@ -214,14 +227,24 @@ def gram(J: Tensor, columns: int = 2**14) -> Tensor:
     return M
 
 
-def gradient_norms(losses: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    """‖∇_W Lᵢ‖ for each of T losses, shape (T,), float64; no `.grad` is touched and the graph stays."""
-    norms = zeros_in_float64((len(losses),), losses.device)
-    for task, (loss, factor) in enumerate(zip(*loss_edges(losses), strict=True)):
+def gradient_norms(
+    losses: Tensor | Sequence[Start],
+    inputs: Sequence[Tensor],
+    mean: Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]] | None = None,
+) -> Tensor:
+    """‖∇_W Lᵢ‖ for each of T losses, shape (T,), float64; no `.grad` is touched and the graph stays.
+
+    `mean` averages a task's gradients over processes, where there are several. The rest as in `task_gradients`.
+    """
+    starts = list(zip(*loss_edges(losses), strict=True)) if isinstance(losses, Tensor) else losses
+    norms = zeros_in_float64((len(starts),), inputs[0].device)
+    for task, (loss, factor) in enumerate(starts):
         if loss is None:  # a constant: its gradient is zero
             continue
         found = torch.autograd.grad(loss, inputs, factor, retain_graph=True, allow_unused=True)
-        norms[task] = sum(squared_norm(g).to(norms.device) for g in found if g is not None) ** 0.5
+        norms[task] = (
+            sum(squared_norm(g).to(norms.device) for g in (mean(found) if mean else found) if g is not None) ** 0.5
+        )
     return norms
 
 

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.balancer import Balancer, GradientBalancer, KeepsInitial, LossBalancer, TakesPriorities
+from mtl_ref.balancer import GradientBalancer, KeepsInitial, LossBalancer, TakesPriorities
 from mtl_ref.checks import check_losses, check_on_graph, in_float64
-from mtl_ref.gradients import gradient_norms, what_to_combine
+from mtl_ref.distributed import Group, Present, WholeBatch
+from mtl_ref.gradients import edge_of, leaves_behind
 
 UPDATES = ("adam", "sgd", "relative")
 FLOOR = 1e-6  # the least weight that a step of Adam or of plain descent leaves
 
 
-class RateTerm(KeepsInitial, Balancer):
+class RateTerm(KeepsInitial):
     """rᵢ^α: above 1 for a task that learns more slowly than the others, below 1 for one that is ahead.
 
     The initial losses Lᵢ(0) are those of the first call. They are part of `state_dict`, so that a resumed run
@@ -39,8 +40,7 @@ class RateTerm(KeepsInitial, Balancer):
         """Raise a ValueError for losses without a rate: L(0) ≤ 0, L < 0, or another number of tasks."""
         if self.alpha == 0:
             return
-        first = len(self.initial) == 0
-        check_losses(losses, None if first else len(self.initial), positive=first)
+        self.check_initial(losses)
         if (losses < 0).any():
             task = int((losses < 0).nonzero()[0])
             raise ValueError(
@@ -53,9 +53,7 @@ class RateTerm(KeepsInitial, Balancer):
         self.check(losses)
         if self.alpha == 0:
             return torch.ones_like(losses)
-        if len(self.initial) == 0:
-            self.initial = in_float64(losses.detach()).clone()
-        ratio = losses / self.initial.to(losses.device)  # (GN.2)  (T,)
+        ratio = losses / self.at_first(in_float64(losses)).to(losses.device)  # (GN.2)  (T,)
         r = ratio / ratio.mean().clamp(min=torch.finfo(ratio.dtype).tiny)  # (GN.3)  (T,)
         return r**self.alpha
 
@@ -140,6 +138,7 @@ class GradNorm(TakesPriorities, LossBalancer):
     m: Tensor
     v: Tensor
     exact = ("weights", "steps", "m", "v", "priorities")
+    per_task = ("weights", "m", "v")
 
     def __init__(
         self,
@@ -194,18 +193,30 @@ class GradNorm(TakesPriorities, LossBalancer):
         *,
         shared: Iterable[nn.Parameter] | None = None,
         features: Tensor | Sequence[Tensor] | None = None,
+        present: Present = None,
+        group: Group = None,
         retain_graph: bool = False,
     ) -> Tensor:
         check_on_graph(losses)
-        check_losses(losses, num_tasks=len(self.weights))
-        self.rate.check(losses)
+        batch = WholeBatch(losses, present, group)
+        part = batch.part(shared, features, real=False)
+        self.compare_replicas(batch, lambda: leaves_behind([edge_of(losses)]))
+        if not batch.tasks:
+            return torch.zeros_like(losses)
         self.passed = 0
-        norms = gradient_norms(losses, what_to_combine(losses, shared, features, real=False))
-        used = self.weights.to(losses)
-        torch.autograd.backward(self.weighted(losses), retain_graph=retain_graph)
+        with self.only(batch.there):
+            check_losses(batch.losses, num_tasks=len(self.weights))
+            self.rate.check(batch.losses)
+            norms = part.norms()
+            used = self.weights.to(losses)
+            batch.differentiate(used, retain_graph)
+            self.learn(norms, batch.losses)
+        return batch.spread(used)
+
+    def learn(self, norms: Tensor, losses: Tensor) -> None:
+        """`update`, where the norms and the losses are finite."""
         if norms.isfinite().all() and losses.isfinite().all():
-            self.update(norms.to(self.weights.device), in_float64(losses.detach()).to(self.weights.device))
-        return used
+            self.update(norms.to(self.weights.device), in_float64(losses).to(self.weights.device))
 
     def update(self, norms: Tensor, losses: Tensor) -> None:
         """One step of w from the norms ‖∇_W Lᵢ‖ and the losses, shape (T,) each, float64."""
@@ -214,7 +225,7 @@ class GradNorm(TakesPriorities, LossBalancer):
         target = G_bar * self.priorities * self.rate(losses)  # (GN.8)  (T,)
         slope = norms * torch.sign(G - target)  # (GN.9)  (T,)
         w = self.stepped(slope)  # (T,)
-        self.weights = w * len(w) / w.sum()  # (GN.11)
+        self.weights = w * self.weights.sum() / w.sum()  # (GN.11)
 
     def stepped(self, slope: Tensor) -> Tensor:
         """w after a step of the rule, positive, from the derivative of L_grad, shape (T,) each."""

@@ -33,11 +33,8 @@ class InitialLossScaling(TakesPriorities, KeepsInitial, LossBalancer):
         self.set_priorities(priorities, None if initial is None else len(self.initial))
 
     def forward(self, losses: Tensor) -> Tensor:
-        if len(self.initial) == 0:
-            check_losses(losses, self.tasks_with_priority, positive=True, kept=True)
-            self.initial = losses.detach().clone()
-        check_losses(losses, num_tasks=len(self.initial))
-        return (self.priorities * losses / self.initial.to(losses.device)).sum()  # (IS.1)
+        self.check_initial(losses, self.tasks_with_priority, kept=True)
+        return (self.priorities * losses / self.at_first(losses)).sum()  # (IS.1)
 
 
 class PriorLossScaling(TakesPriorities, LossBalancer):
@@ -52,6 +49,7 @@ class PriorLossScaling(TakesPriorities, LossBalancer):
     """
 
     prior: Tensor
+    per_task = ("prior",)
 
     def __init__(
         self, prior: Tensor | Sequence[float], *, priorities: Tensor | Sequence[float] | None = None

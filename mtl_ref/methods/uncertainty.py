@@ -30,6 +30,7 @@ class UncertaintyWeighting(TakesPriorities, LossBalancer):
     """
 
     halves: Tensor
+    per_task = ("s", "halves")
 
     def __init__(self, kinds: Sequence[str], *, priorities: Tensor | Sequence[float] | None = None) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class UncertaintyWeighting(TakesPriorities, LossBalancer):
         self.set_priorities(priorities, len(kinds))
 
     def forward(self, losses: Tensor) -> Tensor:
-        check_losses(losses, num_tasks=len(self.kinds))
+        check_losses(losses, num_tasks=len(self.s))
         weighted = self.halves * torch.exp(-self.s) * losses  # (UW.2)
         return (self.priorities * (weighted + self.s / 2)).sum()  # (UW.3)
 
@@ -75,6 +76,8 @@ class AutomaticWeightedLoss(TakesPriorities, LossBalancer):
     Raises:
         ValueError: num_tasks < 1, a priority is not positive and finite, or there is not one a task.
     """
+
+    per_task = ("c",)
 
     def __init__(self, num_tasks: int, *, priorities: Tensor | Sequence[float] | None = None) -> None:
         super().__init__()

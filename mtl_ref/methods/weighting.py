@@ -19,6 +19,7 @@ class FixedWeighting(LossBalancer):
     """
 
     weights: Tensor
+    per_task = ("weights",)
 
     def __init__(self, weights: Tensor | Sequence[float]) -> None:
         super().__init__()
