@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mtl_ref import methods
+from mtl_ref.accumulation import Accumulation
 from mtl_ref.balancer import GradientBalancer, LossBalancer
 from mtl_ref.methods import *  # noqa: F403
 from mtl_ref.solvers.min_norm import duality_gap, frank_wolfe, min_norm, min_norm_two
@@ -29,6 +30,7 @@ __all__ = [
     # what every method is
     "LossBalancer",
     "GradientBalancer",
+    "Accumulation",
     # the methods
     *methods.__all__,
     # solvers

@@ -82,7 +82,7 @@ class Balancer(nn.Module):
     def compare_replicas(self, batch: WholeBatch, leaves: Callable[[], Iterable[Tensor]]) -> None:
         """In steps 1, 2, 4, 8, …: raise a ValueError if the parameters are not the same on all processes."""
         self.steps_taken += 1
-        if batch.processes.size > 1 and self.steps_taken & (self.steps_taken - 1) == 0:
+        if batch.processes.wrapped and self.steps_taken & (self.steps_taken - 1) == 0:
             batch.processes.check_replicas(leaves())
 
 
@@ -167,13 +167,19 @@ class TakesPriorities(Balancer):
 
 
 class LossBalancer(Balancer):
-    """A method that combines the losses into one scalar, and differentiates that."""
+    """A method that combines the losses into one scalar, and differentiates that.
+
+    Attributes:
+        sees_norms: whether the weights depend on the norms of the tasks' gradients, too.
+    """
+
+    sees_norms = False
 
     def forward(self, losses: Tensor) -> Tensor:
         """Combine losses of shape (T,) into the scalar, shape (), to differentiate."""
         raise NotImplementedError
 
-    def weigh(self, losses: Tensor) -> Tensor:
+    def weigh(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
         """The task weights ∂ forward / ∂ L_i, shape (T,); the method's own parameters receive gradients."""
         at = losses.detach().requires_grad_()
         self(at).backward()
@@ -193,8 +199,9 @@ class LossBalancer(Balancer):
 
         Args:
             losses: the task losses, shape (T,), on the graph.
-            shared: accepted and unused, so that loss-level and gradient methods swap freely.
-            features: accepted and unused, likewise.
+            shared: accepted and unused, so that loss-level and gradient methods swap freely; GradNorm measures
+                the norms of the gradients on these parameters,
+            features: or on this representation. Exactly one of the two is given to it.
             present: which tasks have labels in this batch, shape (T,), or how many labels each has; None where
                 all have. The others have no weight, no part in the weights of the rest, and their state stays.
             group: the processes whose batches make up the whole batch; None is all where `torch.distributed` is
@@ -211,9 +218,12 @@ class LossBalancer(Balancer):
         """
         check_on_graph(losses)
         batch = WholeBatch(losses, present, group)
+        part = batch.part(shared, features, real=False) if self.sees_norms else None
         self.compare_replicas(batch, lambda: leaves_behind([edge_of(losses)]))
+        if not batch.tasks:
+            return torch.zeros_like(losses)
         with self.only(batch.there):
-            weights = self.weigh(batch.losses) if batch.tasks else batch.losses
+            weights = self.weigh(batch.losses, None if part is None else part.norms())
         batch.differentiate(weights, retain_graph)
         return batch.spread(weights)
 
@@ -312,7 +322,7 @@ class GradientBalancer(Balancer):
             return torch.zeros_like(losses)
         with self.only(batch.there):
             self.check(batch.losses)
-            J = part.gradients(retain_graph)  # this process's columns, shape (T, ·)
+            J = part.reduce(part.gradients(retain_graph))  # this process's columns, shape (T, ·)
             M = part.sum(gram(J))  # (T, T)
             alpha = batch.processes.first(self.weigh(M, batch.losses))  # (T,)
         d = weighted_sum(alpha, J).to(J.dtype)

@@ -10,15 +10,16 @@ columns: those of its own examples (`Features`), an equal part of all (`Paramete
 Their Gram matrices add up to that of the whole batch, so all processes find the same weights.
 """
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
-from torch.distributed.tensor import DTensor
 
 from mtl_ref.checks import check_present, check_vector, in_float64
 from mtl_ref.gradients import (
@@ -34,7 +35,7 @@ from mtl_ref.gradients import (
 )
 
 Present = Tensor | Sequence[bool] | Sequence[float] | None
-Group = dist.ProcessGroup | str | None
+Group: TypeAlias = "dist.ProcessGroup | str | None"
 
 
 class Processes:
@@ -80,7 +81,7 @@ class Processes:
 
         What a wrapper has sharded, and a graph that differs from process to process, is passed over.
         """
-        whole = [p.detach() for p in leaves if not isinstance(p, DTensor) and p.untyped_storage().size() > 0]
+        whole = [p.detach() for p in leaves if not is_sharded(p) and p.untyped_storage().size() > 0]
         if self.size == 1 or not whole:
             return
         parts = [(torch.view_as_real(p) if p.is_complex() else p).double() for p in whole]
@@ -148,10 +149,11 @@ class WholeBatch:
         return list(range(len(self.here))) if self.there is None else self.there.nonzero()[:, 0].tolist()
 
     def spread(self, weights: Tensor) -> Tensor:
-        """Weights of the S tasks, shape (S,), for all tasks, shape (T,): 0 where there are no labels."""
+        """What the S tasks have, shape (S, …), for all tasks, shape (T, …): 0 where there are no labels."""
         if self.there is None:
             return weights
-        return weights.new_zeros(len(self.there)).index_put((self.there.to(weights.device),), weights)
+        zeros = weights.new_zeros(len(self.there), *weights.shape[1:])
+        return zeros.index_put((self.there.to(weights.device),), weights)
 
     def starts(self) -> list[tuple[GradientEdge | None, Tensor]]:
         """Where the backward pass of each of the S tasks starts, and its first factor."""
@@ -179,7 +181,7 @@ class WholeBatch:
         inputs = inputs_from(self.here, shared, features, real)
         if shared is None:
             return Features(self, inputs)
-        return Shards(self, inputs) if any(isinstance(p, DTensor) for p in inputs) else Parameters(self, inputs)
+        return Shards(self, inputs) if any(is_sharded(p) for p in inputs) else Parameters(self, inputs)
 
 
 class Part:
@@ -188,9 +190,13 @@ class Part:
     def __init__(self, batch: WholeBatch, inputs: list[Tensor]) -> None:
         self.batch, self.inputs, self.processes = batch, inputs, batch.processes
 
-    def gradients(self, retain_graph: bool) -> Tensor:
-        """The columns, shape (S, ·)."""
+    def gradients(self, retain_graph: bool, own: bool = True) -> Tensor:
+        """The gradients of this process, shape (S, ·); with `own` also those of each task's own parameters."""
         raise NotImplementedError
+
+    def reduce(self, J: Tensor) -> Tensor:
+        """This process's columns of the whole rows, shape (S, ·), from its gradients."""
+        return J
 
     def norms(self) -> Tensor:
         """The lengths of the S whole rows, shape (S,), float64; no `.grad` is touched and the graph stays."""
@@ -220,9 +226,10 @@ class Features(Part):
         super().__init__(batch, inputs)
         check_separates(inputs, batch.here)
 
-    def gradients(self, retain_graph: bool) -> Tensor:
-        keep = None if self.processes.wrapped else add_to_grad
-        return task_gradients(self.batch.starts(), self.inputs, retain_graph or self.processes.wrapped, keep)
+    def gradients(self, retain_graph: bool, own: bool = True) -> Tensor:
+        later = self.processes.wrapped or not own  # there is another pass
+        keep = None if later else add_to_grad
+        return task_gradients(self.batch.starts(), self.inputs, retain_graph or later, keep)
 
     def norms(self) -> Tensor:
         squares = gradient_norms(self.batch.starts(), self.inputs).square()
@@ -256,21 +263,24 @@ def replaced(inputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Iterator[
 class Parameters(Part):
     """An equal part of the columns for each process: the gradients with respect to plain parameters, averaged."""
 
-    def gradients(self, retain_graph: bool) -> Tensor:
-        several = self.processes.size > 1
+    def __init__(self, batch: WholeBatch, inputs: list[Tensor]) -> None:
+        super().__init__(batch, inputs)
         self.own: dict[Tensor, Tensor] = {}
-        keep = self.keep if several else add_to_grad
-        J = task_gradients(self.batch.starts(), self.inputs, retain_graph, keep)
-        return self.scatter(J) if several else J
+
+    def gradients(self, retain_graph: bool, own: bool = True) -> Tensor:
+        keep = self.keep if self.processes.size > 1 else add_to_grad
+        return task_gradients(self.batch.starts(), self.inputs, retain_graph or not own, keep if own else None)
 
     def keep(self, parameter: Tensor, gradient: Tensor) -> None:
         """Add up a task's own gradient, until all are averaged together."""
         gradient = gradient.to_dense()
         self.own[parameter] = self.own[parameter] + gradient if parameter in self.own else gradient
 
-    def scatter(self, J: Tensor) -> Tensor:
-        """The mean over the processes of J, of this one's columns only, shape (S, ⌈P/W⌉), zeros at the end."""
+    def reduce(self, J: Tensor) -> Tensor:
+        """The mean over the processes, of this one's columns only, shape (S, ⌈P/W⌉), zeros at the end."""
         W = self.processes.size
+        if W == 1:
+            return J
         rest = -J.shape[1] % W
         columns = J.new_empty(len(J), (J.shape[1] + rest) // W)
         for row, mine in zip(J, columns, strict=True):
@@ -294,22 +304,43 @@ class Parameters(Part):
         for parameter, gradient in zip(self.own, self.processes.mean(list(self.own.values())), strict=True):
             add_to_grad(parameter, gradient)
 
+    def leaves(self) -> Iterable[Tensor]:
+        if any(is_copy(p) for p in self.inputs[:1]):
+            raise ValueError(
+                "a parameter in shared is the copy that fully_shard gathers for a pass, and its gradient would be "
+                "lost. List the parameters after fully_shard and before the first forward pass."
+            )
+        return self.inputs
+
+
+def is_sharded(p: Tensor) -> bool:
+    """Whether this process holds a part of the parameter only, as `fully_shard` leaves it (a DTensor)."""
+    return hasattr(p, "placements")
+
+
+def is_copy(p: Tensor) -> bool:
+    """Whether `fully_shard` has made a parameter from its shards: then only its own object knows."""
+    owners = (
+        owner if isinstance(owner, dict) else getattr(owner, "__dict__", {}) for owner in gc.get_referrers(p)
+    )
+    return any("_unsharded_param" in owner for owner in owners)
+
 
 class Shards(Part):
     """The columns of this process's shards: `fully_shard` averages each task's gradients in a backward pass."""
 
     def __init__(self, batch: WholeBatch, inputs: list[Tensor]) -> None:
         super().__init__(batch, inputs)
-        self.sharded = [p for p in inputs if isinstance(p, DTensor)]
+        self.sharded: list[Any] = [p for p in inputs if is_sharded(p)]
         if len(self.sharded) < len(inputs) or len({(p.device_mesh, p.placements) for p in self.sharded}) > 1:
             raise ValueError(
                 "some parameters in shared are sharded over processes in one way and some in another, or not at "
                 "all. Give only those that one mesh of fully_shard holds, or features=representation."
             )
 
-    def gradients(self, retain_graph: bool) -> Tensor:
+    def gradients(self, retain_graph: bool, own: bool = True) -> Tensor:
         before = [p.grad for p in self.sharded]
-        local = [local_part(p) for p in self.sharded]
+        local = [p.to_local() for p in self.sharded]
         dtype = torch.promote_types(local[0].dtype, torch.float32)
         J = local[0].new_zeros(len(self.batch.tasks), sum(x.numel() for x in local), dtype=dtype)  # (S, ·)
         starts = self.batch.starts()
@@ -322,7 +353,7 @@ class Shards(Part):
             for entries, p in zip(split_like(row, local), self.sharded, strict=True):
                 if p.grad is not None:
                     reached = True
-                    entries.copy_(local_part(p.grad).reshape(-1))
+                    entries.copy_(p.grad.to_local().reshape(-1))
         for p, grad in zip(self.sharded, before, strict=True):
             p.grad = grad
         if not reached:
@@ -343,18 +374,15 @@ class Shards(Part):
         return M
 
     def apply(self, d: Tensor, retain_graph: bool) -> None:
-        local = [local_part(p) for p in self.sharded]
+        from torch.distributed.tensor import DTensor  # half a second, needed here alone
+
+        local = [p.to_local() for p in self.sharded]
         for p, x, piece in zip(self.sharded, local, split_like(d, local), strict=True):
             step = piece.view_as(x).to(x)
             if p.grad is None:
                 p.grad = DTensor.from_local(step, p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
             else:
-                local_part(p.grad).add_(step)
+                p.grad.to_local().add_(step)
 
     def leaves(self) -> Iterable[Tensor]:
         return ()
-
-
-def local_part(x: Tensor) -> Tensor:
-    """This process's shard of a sharded tensor; a change of it changes the tensor."""
-    return x.to_local() if isinstance(x, DTensor) else x

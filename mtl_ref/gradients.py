@@ -50,7 +50,7 @@ def inputs_from(
             f"a tensor in {name} is complex, but gradients are combined as real vectors. Use parameters that hold "
             "real and imaginary parts, and torch.view_as_complex in the model."
         )
-    if not any(hasattr(x, "device_mesh") for x in inputs):  # of a sharded parameter the graph holds a whole copy
+    if not any(hasattr(x, "placements") for x in inputs):  # of a sharded parameter the graph holds a whole copy
         check_reached(losses, inputs, name)
     return inputs
 

@@ -5,15 +5,13 @@ Source: Chen, Badrinarayanan, Lee and Rabinovich, "GradNorm", ICML 2018, arXiv 1
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer, KeepsInitial, LossBalancer, TakesPriorities
-from mtl_ref.checks import check_losses, check_on_graph, in_float64
-from mtl_ref.distributed import Group, Present, WholeBatch
-from mtl_ref.gradients import edge_of, leaves_behind
+from mtl_ref.checks import check_losses, in_float64
 
 UPDATES = ("adam", "sgd", "relative")
 FLOOR = 1e-6  # the least weight that a step of Adam or of plain descent leaves
@@ -133,6 +131,7 @@ class GradNorm(TakesPriorities, LossBalancer):
             none of the three, a priority is not positive and finite, or there is not one a task.
     """
 
+    sees_norms = True
     weights: Tensor
     steps: Tensor
     m: Tensor
@@ -187,36 +186,15 @@ class GradNorm(TakesPriorities, LossBalancer):
                 stacklevel=2,
             )
 
-    def backward(
-        self,
-        losses: Tensor,
-        *,
-        shared: Iterable[nn.Parameter] | None = None,
-        features: Tensor | Sequence[Tensor] | None = None,
-        present: Present = None,
-        group: Group = None,
-        retain_graph: bool = False,
-    ) -> Tensor:
-        check_on_graph(losses)
-        batch = WholeBatch(losses, present, group)
-        part = batch.part(shared, features, real=False)
-        self.compare_replicas(batch, lambda: leaves_behind([edge_of(losses)]))
-        if not batch.tasks:
-            return torch.zeros_like(losses)
+    def weigh(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
+        """The weights w as they are, shape (T,); then they learn, where norms and losses are finite."""
+        check_losses(losses, num_tasks=len(self.weights))
+        self.rate.check(losses)
         self.passed = 0
-        with self.only(batch.there):
-            check_losses(batch.losses, num_tasks=len(self.weights))
-            self.rate.check(batch.losses)
-            norms = part.norms()
-            used = self.weights.to(losses)
-            batch.differentiate(used, retain_graph)
-            self.learn(norms, batch.losses)
-        return batch.spread(used)
-
-    def learn(self, norms: Tensor, losses: Tensor) -> None:
-        """`update`, where the norms and the losses are finite."""
-        if norms.isfinite().all() and losses.isfinite().all():
+        used = self.weights.to(losses)
+        if norms is not None and norms.isfinite().all() and losses.isfinite().all():
             self.update(norms.to(self.weights.device), in_float64(losses).to(self.weights.device))
+        return used
 
     def update(self, norms: Tensor, losses: Tensor) -> None:
         """One step of w from the norms ‖∇_W Lᵢ‖ and the losses, shape (T,) each, float64."""

@@ -1,5 +1,6 @@
 """Several processes: the step is the one that a single process takes on the whole batch, for every method."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,18 +14,33 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+import mtl_ref as mtl
 from mtl_ref.catalogue import METHODS
 
 STEPS, ROWS_OF_DATA = 3, 12
 EQUAL = {2: [6, 6], 3: [4, 4, 4]}  # examples of each process
 UNEQUAL = {2: [9, 3], 3: [6, 4, 2]}
-WRAPPED = ["features, DDP", "features, two DDPs", "features, fully_shard", "features, fully_shard of the whole"]
-SHARED = ["shared, plain", "shared, DDP"]
+WRAPPED = [
+    "features, DDP",
+    "features, DDP, in micro-batches",
+    "features, two DDPs",
+    "features, fully_shard",
+    "features, fully_shard of the whole",
+]
+SHARED = ["shared, plain", "shared, DDP", "shared, DDP, in micro-batches"]
 SHARDED = ["shared, fully_shard", "shared, fully_shard of the whole"]
 FORMS = {
     **{row.key: WRAPPED + SHARED + SHARDED for row in GRADIENT},
     **{row.key: WRAPPED for row in LOSS},
     "gradnorm": [*WRAPPED, "shared, DDP"],
+}
+REFUSED = {  # a key, and what is wrong
+    "mgda without a wrapper": "step 1: the parameters differ between processes",
+    "equal without a wrapper": "step 1: the parameters differ between processes",
+    "pcgrad from other starts": "step 0: the parameters differ between processes",
+    "mgda in fully_shard, listed late": "step 0: .* the copy that fully_shard gathers",
+    "gradnorm in fully_shard": "step 0: the parameters in shared are sharded.* Give features",
+    "mgda with a nan of no label": "step 0: the loss of task 2 .* no labels, is not finite",
 }
 CASES = [(key, form, counted) for key, forms in FORMS.items() for form in forms for counted in (False, True)]
 
@@ -74,17 +90,19 @@ def train(key: str, form: str, counted: bool, own: slice, group: object = None) 
             for layer in (net.encoder[0], net.encoder[2], *net.heads):
                 fully_shard(layer)
         fully_shard(net)
+    shared = list(net.encoder.parameters())[2 if key == "gradnorm" else 0 :]
     optimizer = torch.optim.SGD([*net.parameters(), *balancer.parameters()], lr=0.1)
     returned = []
     for step in range(STEPS):
-        x, y, known = (part[own] for part in batch(step, counted))
-        losses, z = model(x, y, known)
-        given = {"features": z} if form.startswith("features") else {"shared": list(net.encoder.parameters())}
-        if key == "gradnorm" and "shared" in given:
-            given["shared"] = given["shared"][2:]
+        data = [part[own] for part in batch(step, counted)]
         optimizer.zero_grad()
-        present = known.sum(0) if counted else None
-        returned.append(balancer.backward(losses, **given, present=present, group=group))
+        if "micro-batches" in form:
+            returned.append(accumulate(model, balancer, data, None if form.startswith("features") else shared))
+        else:
+            losses, z = model(*data)
+            given = {"features": z} if form.startswith("features") else {"shared": shared}
+            present = data[2].sum(0) if counted else None
+            returned.append(balancer.backward(losses, **given, present=present, group=group))
         optimizer.step()
     whole = [p.detach().full_tensor() if isinstance(p, DTensor) else p.detach() for p in net.parameters()]
     state = {k: v for k, v in balancer.state_dict().items() if isinstance(v, Tensor)}
@@ -95,6 +113,55 @@ def train(key: str, form: str, counted: bool, own: slice, group: object = None) 
     }
 
 
+def accumulate(model: Callable, balancer: object, data: list[Tensor], shared: list[Tensor] | None) -> Tensor:
+    """The step from two micro-batches, whose losses are sums over examples, by the numbers of labels in both."""
+    step = mtl.Accumulation(balancer)
+    x, y, known = data
+    labels = known.sum(0)
+    parts = [slice(0, len(x) // 2), slice(len(x) // 2, None)]
+
+    def losses_of(part: slice) -> tuple[Tensor, dict[str, object]]:
+        losses, z = model(x[part], y[part], known[part])
+        return losses * known[part].sum(0) / labels.clamp(min=1), {"features": z}
+
+    for part in parts:
+        losses, features = losses_of(part)
+        step.add(losses, **({"shared": shared} if shared else features), present=labels)
+    weights = step.finish()
+    if shared is None or isinstance(balancer, mtl.LossBalancer):
+        for part in parts:
+            losses, features = losses_of(part)
+            step.backward(losses, **features, present=labels)
+    return weights
+
+
+def refusal(name: str, own: slice, rank: int) -> str:
+    """What a step that cannot be exact says, and in which step; every `.grad` is None then."""
+    net, balancer = Net(), build(METHODS[name.split()[0]])
+    given: dict[str, object] = {}
+    if "other starts" in name:
+        nn.init.constant_(net.encoder[0].weight, rank)
+    if "fully_shard" in name:
+        fully_shard(net)
+        given["shared"] = list(net.encoder.parameters())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for step in range(2):
+        x, y, known = (part[own] for part in batch(0, False))
+        losses, z = net(x, y, known)
+        if "listed late" in name:
+            given["shared"] = list(net.encoder.parameters())
+        elif "nan" in name:
+            given["present"], losses = [1, 1, 0], losses * vector(1, 1, float("nan"))
+        optimizer.zero_grad()
+        try:
+            balancer.backward(losses, **(given if "shared" in given else {"features": z, **given}))
+        except ValueError as error:
+            assert all(p.grad is None for p in net.parameters())
+            return f"step {step}: {error}"
+        optimizer.step()
+    return "none"
+
+
 def worker(rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
@@ -102,6 +169,9 @@ def worker(rank: int, size: int, folder: str) -> None:
     for key, form, counted in CASES:
         ends = torch.tensor((UNEQUAL if counted else EQUAL)[size]).cumsum(0).tolist()
         found[key, form, counted] = train(key, form, counted, slice([0, *ends][rank], ends[rank]))
+    own = slice(rank * 4, rank * 4 + 4)
+    found |= {key: train(key, "shared, plain", False, own, group="alone") for key in FORMS}
+    found |= {name: refusal(name, own, rank) for name in REFUSED}
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -126,3 +196,16 @@ def test_several_processes_take_the_step_of_one(results: list[dict], key: str, f
     for other in (part[key, form, counted] for part in results[1:]):
         assert torch.equal(other["weights"], first["weights"])
         assert all(torch.equal(other["state"][name], value) for name, value in first["state"].items())
+
+
+@pytest.mark.parametrize("key", FORMS)
+def test_without_the_reductions_the_step_is_another(results: list[dict], key: str) -> None:
+    whole = train(key, "shared, plain", False, slice(None))
+    for part in results:
+        assert (part[key]["parameters"] - whole["parameters"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_exact_is_refused_on_every_process(results: list[dict], name: str) -> None:
+    for part in results:
+        assert re.match(REFUSED[name], part[name])

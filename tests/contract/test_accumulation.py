@@ -1,0 +1,93 @@
+"""Micro-batches: the step is that of the whole batch, for every method, and its state moves once."""
+
+import pytest
+import torch
+from cases import LOSS, Method, Net, both_ways, build, every_row, gradient_rows, loss_rows
+from torch import Tensor
+
+import mtl_ref as mtl
+
+PARTS = [slice(0, 1), slice(1, 4), slice(4, 6)]  # of the six examples
+
+
+def micro_batch(net: Net, part: slice, whole: Tensor) -> Tensor:
+    """What these examples bring to the three mean losses; the second task has no labels among the first three."""
+    net.z = net.encoder(whole[part])
+    known = torch.arange(6)[part] >= 3
+    errors = [(t + 1) * (head(net.z)[:, 0] - t).square() for t, head in enumerate(net.heads)]
+    return torch.stack([errors[0].sum() / 6, (errors[1] * known).sum() / 3, errors[2].sum() / 6])
+
+
+@every_row
+@both_ways
+def test_the_step_is_that_of_the_whole_batch(row: Method, by: str) -> None:
+    whole, net = Net(), Net()
+    expecting, balancer = build(row), build(row)
+    step = mtl.Accumulation(balancer)
+    for _ in range(2):
+        torch.manual_seed(1)
+        expected = expecting.backward(micro_batch(whole, slice(0, 6), whole.x), **whole.given(by))
+        torch.manual_seed(1)
+        for part in PARTS:
+            losses = micro_batch(net, part, net.x)
+            step.add(losses, **net.given(by), present=[True, part != PARTS[0], True])
+        torch.testing.assert_close(step.finish(), expected)
+        if by == "features" or row in LOSS:
+            for part in PARTS:
+                losses = micro_batch(net, part, net.x)
+                step.backward(losses, features=net.z, present=[True, part != PARTS[0], True])
+        torch.testing.assert_close(net.grads(), whole.grads())  # of both steps: gradients are added to
+    for name, value in expecting.state_dict().items():
+        torch.testing.assert_close(balancer.state_dict()[name], value)
+
+
+@every_row
+def test_a_task_without_labels_in_all_of_them_is_absent(row: Method) -> None:
+    whole, net = Net(), Net()
+    torch.manual_seed(1)
+    expected = build(row).backward(whole.losses(), **whole.given("shared"), present=[1, 0, 1])
+    torch.manual_seed(1)
+    step = mtl.Accumulation(build(row))
+    for _ in range(2):
+        step.add(net.losses() / 2, **net.given("shared"), present=[1, 0, 1])
+    torch.testing.assert_close(step.finish(), expected)
+
+
+@every_row
+def test_calls_out_of_order_are_named(row: Method) -> None:
+    net, step = Net(), mtl.Accumulation(build(row))
+    with pytest.raises(ValueError, match="nothing was added"):
+        step.finish()
+    step.add(net.losses(), **net.given("shared"))
+    with pytest.raises(ValueError, match="call finish first"):
+        step.backward(net.losses(), features=net.z)
+
+
+@gradient_rows
+def test_what_is_given_must_stay_the_same(row: Method) -> None:
+    net, step = Net(), mtl.Accumulation(build(row))
+    step.add(net.losses(), **net.given("shared"))
+    losses = net.losses()
+    for other in ({"features": net.z}, {"shared": net.encoder[0].parameters()}):
+        with pytest.raises(ValueError, match="the same shared parameters, or features each"):
+            step.add(losses, **other)
+    step.finish()
+    with pytest.raises(ValueError, match="with shared, finish was the step"):
+        step.backward(losses, features=net.z)
+
+
+@every_row
+def test_a_bad_loss_is_named_before_anything_is_written(row: Method) -> None:
+    net, step = Net(), mtl.Accumulation(build(row))
+    with pytest.raises(ValueError, match=r"the loss of task 0 \(counting from 0\) is nan"):
+        step.add(net.losses() * torch.nan, **net.given("shared"))
+    assert all(p.grad is None for p in net.parameters())
+
+
+@loss_rows
+def test_losses_without_a_graph_do_for_methods_that_see_no_gradient(row: Method) -> None:
+    net, balancer = Net(), build(row)
+    step = mtl.Accumulation(balancer)
+    if not balancer.sees_norms:
+        step.add(net.losses().detach())
+        torch.testing.assert_close(step.finish(), build(row).backward(net.losses()))

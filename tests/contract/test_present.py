@@ -1,0 +1,134 @@
+"""A task without labels: the step is that of a method of the other tasks, and its state stands still."""
+
+import copy
+
+import pytest
+import torch
+from cases import Method, Net, both_ways, build, every_row, loss_rows, rows, vector
+from torch import Tensor
+
+import mtl_ref as mtl
+from mtl_ref.catalogue import METHODS
+
+WITHOUT = [0, 2]  # the tasks that have labels where task 1 has none
+
+
+def losses_without(net: Net) -> Tensor:
+    """The three losses, of which that of task 1 is a mean over no label: nan."""
+    losses = net.losses().unbind()
+    return torch.stack([losses[0], losses[1] * torch.nan, losses[2]])
+
+
+@every_row
+@both_ways
+@pytest.mark.parametrize("present", [[True, False, True], [5, 0, 2]], ids=["truth values", "numbers"])
+def test_the_step_is_that_of_the_other_tasks(row: Method, by: str, present: list) -> None:
+    net, other = Net(), Net()
+    for _ in range(2):
+        net.zero_grad()
+        other.zero_grad()
+        balancer, smaller = build(row), build(row, order=WITHOUT)
+        torch.manual_seed(1)
+        weights = balancer.backward(losses_without(net), **net.given(by), present=present)
+        torch.manual_seed(1)
+        expected = smaller.backward(other.losses()[WITHOUT], **other.given(by))
+        torch.testing.assert_close(weights[WITHOUT], expected)
+        assert weights[1] == 0
+        torch.testing.assert_close(net.grads("encoder"), other.grads("encoder"))
+        for task in WITHOUT:
+            torch.testing.assert_close(net.grads(f"heads.{task}"), other.grads(f"heads.{task}"))
+        assert not net.grads("heads.1").any()
+
+
+@every_row
+def test_all_tasks_present_is_no_change(row: Method) -> None:
+    plain, net = Net(), Net()
+    expected = build(row).backward(plain.losses(), **plain.given("shared"))
+    weights = build(row).backward(net.losses(), **net.given("shared"), present=torch.tensor([True, True, True]))
+    assert torch.equal(weights, expected)
+    assert torch.equal(net.grads(), plain.grads())
+
+
+@every_row
+def test_what_is_kept_of_the_task_stands_still_and_the_rest_moves_on(row: Method) -> None:
+    net, balancer = Net(), build(row)
+    optimizer = torch.optim.SGD([*net.parameters(), *balancer.parameters()], lr=0.1)
+
+    def step(present: list[bool] | None) -> None:
+        optimizer.zero_grad()
+        balancer.backward(losses_without(net) if present else net.losses(), **net.given("shared"), present=present)
+        optimizer.step()
+
+    step(None)
+    before = copy.deepcopy(balancer.state_dict())
+    for _ in range(20):
+        step([True, False, True])
+    for name, old in before.items():
+        new = balancer.state_dict()[name]
+        assert new.shape == old.shape
+        if new.shape == (3,):
+            assert new[1] == old[1]
+            moves = name in ("weights", "s", "c") and row.key != "fixed"
+            assert torch.equal(new[WITHOUT], old[WITHOUT]) != moves
+    step(None)
+
+
+@rows([METHODS[key] for key in ("initial", "normalized-rate", "gradnorm")])
+def test_the_first_loss_of_a_task_is_that_of_its_first_label(row: Method) -> None:
+    net, balancer = Net(), build(row)
+    first = net.losses().detach()
+    balancer.backward(losses_without(net), **net.given("shared"), present=[True, False, True])
+    balancer.backward(2 * net.losses(), **net.given("shared"))
+    initial = next(state for name, state in balancer.state_dict().items() if name.endswith("_extra_state"))
+    torch.testing.assert_close(initial, first * vector(1, 2, 1))
+
+
+def test_GradNorms_weights_keep_their_sum() -> None:
+    net, balancer = Net(), mtl.GradNorm(3)
+    for step in range(30):
+        present = [True, step % 3 == 0, step % 2 == 0]
+        balancer.backward(net.losses(), **net.given("shared"), present=present)
+        assert abs(balancer.weights.sum() - 3) < 1e-12
+    assert (balancer.weights - 1).abs().min() > 0.01
+    before = balancer.weights, balancer.m, balancer.v
+    balancer.backward(net.losses(), **net.given("shared"), present=[True, False, True])
+    for old, new in zip(before, (balancer.weights, balancer.m, balancer.v), strict=True):
+        assert (old == new).tolist() == [False, True, False]
+
+
+@every_row
+@both_ways
+def test_a_batch_without_any_label_changes_nothing(row: Method, by: str) -> None:
+    net, balancer = Net(), build(row)
+    before = copy.deepcopy(balancer.state_dict())
+    assert torch.equal(
+        balancer.backward(net.losses(), **net.given(by), present=[0, 0, 0]), torch.zeros(3).double()
+    )
+    assert all(p.grad is None for p in [*net.parameters(), *balancer.parameters()])
+    assert str(balancer.state_dict()) == str(before)
+
+
+@every_row
+@pytest.mark.parametrize("present", [[True, True], [1, 1, -1], [1, 1, float("nan")], [[1, 1, 1]]], ids=str)
+def test_what_does_not_say_who_is_present_is_refused(row: Method, present: list) -> None:
+    net = Net()
+    with pytest.raises(ValueError, match="present must hold True or False for each of 3 tasks"):
+        build(row).backward(net.losses(), **net.given("shared"), present=present)
+    assert all(p.grad is None for p in net.parameters())
+
+
+@every_row
+def test_a_group_is_one_or_the_word_alone(row: Method) -> None:
+    net = Net()
+    with pytest.raises(ValueError, match="group is 'lonely', but must be a process group, None, or 'alone'"):
+        build(row).backward(net.losses(), **net.given("shared"), group="lonely")
+    build(row).backward(net.losses(), **net.given("shared"), group="alone")
+
+
+@loss_rows
+def test_a_method_of_another_number_of_tasks_says_so(row: Method) -> None:
+    net = Net(4)
+    balancer = build(row)
+    if any(tensor.shape == (3,) for tensor in [*balancer.parameters(), *balancer.buffers()]):
+        with pytest.raises(ValueError, match="built for 3 tasks but was given 4 losses"):
+            balancer.backward(net.losses(), **net.given("shared"), present=[1, 1, 1, 0])
