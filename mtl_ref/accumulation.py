@@ -110,7 +110,7 @@ class Accumulation:
     def decide(self, losses: Tensor, there: Tensor) -> Tensor:
         """The weights of those tasks that have labels, shape (S,), and the step that needs no second pass."""
         if self.part is None:  # no gradient is looked at
-            return self.balancer.weigh(losses)  # type: ignore[arg-type]
+            return self.balancer.weigh(losses)  # type: ignore[call-arg]
         J = None if self.J is None else self.part.reduce(self.J if there.all() else self.J[there])
         M = self.part.sum(gram(J) if J is not None else self.M[there][:, there])  # type: ignore[index]
         if isinstance(self.balancer, LossBalancer):

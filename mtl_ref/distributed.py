@@ -342,7 +342,7 @@ class Shards(Part):
         before = [p.grad for p in self.sharded]
         local = [p.to_local() for p in self.sharded]
         dtype = torch.promote_types(local[0].dtype, torch.float32)
-        J = local[0].new_zeros(len(self.batch.tasks), sum(x.numel() for x in local), dtype=dtype)  # (S, ·)
+        J: Tensor = local[0].new_zeros(len(self.batch.tasks), sum(x.numel() for x in local), dtype=dtype)  # (S, ·)
         starts = self.batch.starts()
         reached = False
         for task, (row, (loss, factor)) in enumerate(zip(J, starts, strict=True)):
