@@ -11,6 +11,7 @@ Their Gram matrices add up to that of the whole batch, so all processes find the
 """
 
 import gc
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -157,7 +158,7 @@ class WholeBatch:
 
     def starts(self) -> list[tuple[GradientEdge | None, Tensor]]:
         """Where the backward pass of each of the S tasks starts, and its first factor."""
-        edges, factors = loss_edges(self.here)
+        edges, factors = loss_edges(self.here, hooked=self.processes.wrapped and fully_shard_is_used())
         if self.share is not None:
             factors = factors * self.share.to(factors)
         return [(edges[task], factors[task]) for task in self.tasks]
@@ -182,6 +183,16 @@ class WholeBatch:
         if shared is None:
             return Features(self, inputs)
         return Shards(self, inputs) if any(is_sharded(p) for p in inputs) else Parameters(self, inputs)
+
+
+def fully_shard_is_used() -> bool:
+    """Whether this process has sharded a module.
+
+    Then parameters are gathered in hooks of what modules return, which may be the losses. They are freed after
+    each backward pass, so every pass must go through all that was returned.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return bool(fsdp and fsdp.FSDPModule.__subclasses__())
 
 
 class Part:

@@ -154,17 +154,19 @@ def task_gradients(
     return J
 
 
-def loss_edges(losses: Tensor) -> tuple[list[GradientEdge | None], Tensor]:
+def loss_edges(losses: Tensor, hooked: bool = False) -> tuple[list[GradientEdge | None], Tensor]:
     """Where each task's backward pass starts, None for a loss that depends on nothing, and its T first factors.
 
     That is behind `torch.stack` if it made the losses, even if they were multiplied by numbers since: from
-    `losses[t]` itself, a pass would carry zeros through the heads of all the other tasks.
+    `losses[t]` itself, a pass would carry zeros through the heads of all the other tasks. But where the losses
+    are `hooked`, all passes must go through them.
     """
     ones = torch.ones_like(losses)
     node = losses.grad_fn
     while node is not None and type(node).__name__ in ELEMENTWISE and len(parents(node)) == 1:
         ((node, _),) = parents(node)
-    if node is None or type(node).__name__ != "StackBackward0" or len(node.next_functions) != len(losses):
+    stacked = type(node).__name__ == "StackBackward0"
+    if hooked or node is None or not stacked or len(node.next_functions) != len(losses):
         return [get_gradient_edge(loss) for loss in losses], ones
     edges = [None if head is None else GradientEdge(head, number) for head, number in node.next_functions]
     if node is losses.grad_fn:

@@ -53,6 +53,8 @@ def cases(size: int) -> list[tuple[str, str, bool]]:
 class Net(nn.Module):
     """An encoder and three heads; `forward` gives the mean losses over what is known, and the features."""
 
+    stacked = False
+
     def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
@@ -65,7 +67,8 @@ class Net(nn.Module):
     def forward(self, x: Tensor, y: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         z = self.encoder(x)
         errors = (self.heads(z) - y).square() * known * vector(1, 2, 3)
-        return errors.sum(0) / known.sum(0).clamp(min=1), z
+        losses = errors.sum(0) / known.sum(0).clamp(min=1)
+        return torch.stack(losses.unbind()) if self.stacked else losses, z
 
 
 def batch(step: int, counted: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,6 +98,7 @@ def train(key: str, form: str, counted: bool, own: slice, group: object = None) 
             for layer in (net.encoder[0], net.encoder[2], *net.heads):
                 fully_shard(layer)
         fully_shard(net)
+        net.stacked = "whole" in form  # and multiplied below: what returns them has hooks that must run
     shared = list(net.encoder.parameters())[2 if key == "gradnorm" else 0 :]
     optimizer = torch.optim.SGD([*net.parameters(), *balancer.parameters()], lr=0.1)
     returned = []
@@ -105,6 +109,7 @@ def train(key: str, form: str, counted: bool, own: slice, group: object = None) 
             returned.append(accumulate(model, balancer, data, None if form.startswith("features") else shared))
         else:
             losses, z = model(*data)
+            losses = losses * 1.0 if net.stacked else losses
             given = {"features": z} if form.startswith("features") else {"shared": shared}
             present = data[2].sum(0) if counted else None
             returned.append(balancer.backward(losses, **given, present=present, group=group))
