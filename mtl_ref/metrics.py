@@ -1,4 +1,4 @@
-"""How methods are compared when tasks are judged on different scales."""
+"""How methods are compared when tasks are judged on different scales, and what a step does to each task."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_ref.checks import in_float64
 from mtl_ref.gradients import gram
 
 Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]]
@@ -149,6 +150,37 @@ def conflict(gradients: Tensor) -> tuple[Tensor, Tensor]:
     sums = squares + squares.unsqueeze(1)
     similarity = torch.where(sums > 0, 2 * products / sums, 1.0)  # (CF.2)
     return cosine.clamp(-1, 1), similarity
+
+
+def first_order_changes(gradients: Tensor, step: Tensor) -> Tensor:
+    """What a step θ → θ + Δθ does to each of T losses, to first order: ⟨gᵢ, Δθ⟩.
+
+    Where it is positive, the step raises that loss. Methods promise about the direction d that they find, and keep
+    it where Δθ = −η d: MGDA's raises no loss (Désidéri 2012). An optimiser that divides each entry by its own
+    scale, as Adam does (Kingma and Ba 2015), or that remembers earlier steps, takes another step.
+
+    Args:
+        gradients: those at θ, one row a task, shape (T, P).
+        step: Δθ, the parameters after the optimiser's step less those before it, shape (P,), in the same order.
+
+    Returns:
+        The changes, shape (T,), float64.
+
+    Raises:
+        ValueError: the shapes do not fit, or an entry is not finite.
+    """
+    fits = gradients.ndim == 2 and gradients.numel() > 0 and step.shape == gradients.shape[1:]
+    if not (fits and gradients.is_floating_point() and step.is_floating_point()):
+        raise ValueError(
+            "gradients must be a floating-point tensor of shape (T, P), one row per task, and step one of shape "
+            f"(P,), but they have shapes {tuple(gradients.shape)} and {tuple(step.shape)} and types "
+            f"{gradients.dtype} and {step.dtype}."
+        )
+    J = in_float64(gradients.detach())
+    changes = J @ in_float64(step.detach()).to(J.device)
+    if not changes.isfinite().all():
+        raise ValueError(f"the gradients or the step are not finite: the changes would be {changes.tolist()}.")
+    return changes
 
 
 def _floats(values: Numbers, ndim: int) -> Tensor:

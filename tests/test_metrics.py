@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import mtl_ref as mtl
 from mtl_ref import metrics
 
 numbers = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
@@ -163,3 +164,58 @@ def test_conflict_keeps_no_graph():
 def test_conflict_takes_one_row_a_task(gradients):
     with pytest.raises(ValueError, match="gradients must be a floating-point tensor"):
         metrics.conflict(gradients)
+
+
+def test_first_order_changes_are_inner_products():
+    J = torch.tensor([[1.0, 2.0, 0.0], [-1.0, 0.5, 4.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    step = torch.tensor([-0.5, 0.25, 1.0])
+    changes = metrics.first_order_changes(J, step)
+    assert changes.tolist() == [0.0, 4.625, 0.0]
+    assert changes.dtype == torch.float64
+    assert not changes.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "raising"), [(torch.optim.SGD, 1e-3, 0), (torch.optim.Adam, 0.05, 20)]
+)
+def test_a_direction_that_raises_no_loss_may_do_so_through_adam(optimizer, lr, raising):
+    A, b = draw(12, 6, 2).view(3, 4, 6), draw(3, 4, 102)  # three drawn least-squares problems of six numbers
+    theta = torch.nn.Parameter(torch.zeros(6, dtype=torch.float64))
+    descent, steps = optimizer([theta], lr=lr), []
+    for _ in range(20):
+        before, losses = theta.detach().clone(), (A @ theta - b).square().mean(1)
+        J = torch.stack([torch.autograd.grad(loss, theta, retain_graph=True)[0] for loss in losses])
+        descent.zero_grad()
+        mtl.MGDA().backward(losses, shared=[theta])
+        descent.step()
+        step = theta.detach() - before
+        steps.append(metrics.first_order_changes(J, step))
+        quadratic = (A @ step).square().mean(1)  # the rest of a quadratic's change
+        torch.testing.assert_close(steps[-1] + quadratic, (A @ theta - b).square().mean(1) - losses)
+    rises = (torch.stack(steps) > 1e-12).any(1)
+    assert rises.sum() == raising
+
+
+@pytest.mark.parametrize(
+    ("gradients", "step"),
+    [
+        (torch.ones(3), torch.ones(3)),
+        (torch.ones(2, 3), torch.ones(2)),
+        (torch.ones(2, 3), torch.ones(1, 3)),
+        (torch.ones(2, 3), torch.ones(3).long()),
+        (torch.ones(2, 3).long(), torch.ones(3)),
+        (torch.zeros(0, 3), torch.ones(3)),
+        (torch.zeros(2, 0), torch.ones(0)),
+    ],
+)
+def test_a_step_has_one_entry_for_each_column_of_the_gradients(gradients, step):
+    with pytest.raises(
+        ValueError, match=r"gradients must be .* \(T, P\), one row per task, and step one of shape"
+    ):
+        metrics.first_order_changes(gradients, step)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_change_that_is_not_finite_is_named(bad):
+    with pytest.raises(ValueError, match="the gradients or the step are not finite"):
+        metrics.first_order_changes(torch.ones(2, 3), torch.tensor([1.0, bad, 0.0]))
