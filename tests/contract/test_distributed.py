@@ -190,10 +190,12 @@ def worker(rank: int, size: int, folder: str) -> None:
 def found_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[dict]]:
     """Of a number of processes, what each of them has found."""
 
+    mp.set_forkserver_preload(["cases", "torch.distributed.fsdp"])  # imported once for all
+
     @cache
     def run(size: int) -> list[dict]:
         folder = tmp_path_factory.mktemp("processes")
-        mp.spawn(worker, (size, str(folder)), nprocs=size)
+        mp.start_processes(worker, (size, str(folder)), nprocs=size, start_method="forkserver")
         return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
     return run
