@@ -26,6 +26,8 @@ CONSTANTS = {0: 1, 1: 0, "validation": "test", "test": "validation"}  # and of t
 ENGINE: dict[str, tuple[str, ...]] = {  # what is broken although it has no tag; () is the whole file
     "gradients.py": (),
     "balancer.py": (),
+    "distributed.py": (),
+    "accumulation.py": (),
     "metrics.py": ("first_best",),
     "training.py": ("History", "train", "train_epoch"),
     "results.py": ("best_epoch", "at_best", "select", "choose"),
@@ -137,7 +139,7 @@ def tests_of(file: Path) -> list[str]:
     names = (stem, *ALSO.get(stem, ()))
     found = [path for name in names for path in (ROOT / "tests").rglob(f"test_{name}.py")]
     contract = ROOT / "tests" / "contract"
-    if file.parent.name == "methods" or stem in ("balancer", "gradients"):
+    if file.parent.name == "methods" or file.name in ("balancer.py", "gradients.py", "distributed.py", "accumulation.py"):
         found = [path for path in found if path.parent != contract] + [contract]
     return [str(path.relative_to(ROOT)) for path in found]
 
