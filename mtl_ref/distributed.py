@@ -120,9 +120,7 @@ class WholeBatch:
             processes, the loss of a task without labels is not finite.
     """
 
-    def __init__(
-        self, losses: Tensor, present: Tensor | Sequence[float] | None = None, group: Group = None
-    ) -> None:
+    def __init__(self, losses: Tensor, present: Present = None, group: Group = None) -> None:
         self.here = check_vector(losses)
         self.losses = losses.detach()
         self.there: Tensor | None = None

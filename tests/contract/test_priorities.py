@@ -107,6 +107,7 @@ def test_they_come_from_the_constructor_and_stand_in_its_name(row: Method) -> No
     """`state_dict` has the keys that it has without; a copy takes them along."""
     plain, balancer = build(row), build(row, priorities=V)
     assert plain.state_dict().keys() == balancer.state_dict().keys()
+    assert not any("priorities" in name for name in plain.state_dict())
     assert "priorities" in repr(balancer)
     assert "priorities" not in repr(plain)
     net = Net()
