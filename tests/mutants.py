@@ -139,7 +139,7 @@ def tests_of(file: Path) -> list[str]:
     names = (stem, *ALSO.get(stem, ()))
     found = [path for name in names for path in (ROOT / "tests").rglob(f"test_{name}.py")]
     contract = ROOT / "tests" / "contract"
-    if file.parent.name == "methods" or file.name in ("balancer.py", "gradients.py", "distributed.py", "accumulation.py"):
+    if file.parent.name == "methods" or ENGINE.get(file.name) == ():
         found = [path for path in found if path.parent != contract] + [contract]
     return [str(path.relative_to(ROOT)) for path in found]
 
