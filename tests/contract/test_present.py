@@ -8,7 +8,7 @@ from cases import Method, Net, both_ways, build, every_row, loss_rows, rows, vec
 from torch import Tensor
 
 import mtl_ref as mtl
-from mtl_ref.catalogue import METHODS
+from mtl_ref.catalogue import METHODS, ROWS
 
 WITHOUT = [0, 2]  # the tasks that have labels where task 1 has none
 
@@ -71,6 +71,23 @@ def test_what_is_kept_of_the_task_stands_still_and_the_rest_moves_on(row: Method
             moves = name in ("weights", "s", "c") and row.key != "fixed"
             assert torch.equal(new[WITHOUT], old[WITHOUT]) != moves
     step(None)
+
+
+@rows([row for row in ROWS if "learned" in row.state])
+def test_what_an_optimiser_remembers_moves_the_weight_of_an_absent_task_little_and_then_not_at_all(
+    row: Method,
+) -> None:
+    net, balancer, path = Net(), build(row), []
+    (learned,) = balancer.parameters()
+    optimizer = torch.optim.Adam(balancer.parameters(), lr=0.025)
+    for step in range(450):
+        optimizer.zero_grad()
+        balancer.backward(net.losses(), **net.given("shared"), present=[True, step < 50, True])
+        optimizer.step()
+        path.append(learned.detach().clone())
+    assert 0 < (path[-1] - path[49])[1].abs() < 10 * 0.025  # momentum of 0.9 is worth nine steps
+    assert (path[-1] - path[249])[1].abs() < 1e-6
+    assert ((path[-1] - path[49])[WITHOUT].abs() > 1e-3).any()
 
 
 @rows([METHODS[key] for key in ("initial", "normalized-rate", "gradnorm")])

@@ -553,3 +553,70 @@ def test_gradnorm_used_as_it_should_be_says_nothing() -> None:
         balancer.backward(losses, features=z)
     with torch.no_grad():
         balancer(net.losses()[0])
+
+
+# --- What PyTorch does around a step, and what to do instead (U32, U33, U34)
+
+
+@pytest.mark.parametrize("method", list(ALL))
+@pytest.mark.parametrize("how", ["shared", "features"])
+def test_hooks_after_accumulation_run_where_one_backward_pass_of_pytorchs_accumulates(
+    method: str, how: str
+) -> None:
+    net, seen = Net(), []
+    for name, parameter in (("encoder", net.enc.weight), ("head", net.heads[0].weight)):
+        parameter.register_post_accumulate_grad_hook(lambda p, name=name: seen.append(name))
+    losses, z = net.losses()
+    ALL[method]().backward(losses, **({"features": z} if how == "features" else {"shared": net.enc.parameters()}))
+    if method in GRADIENT_LEVEL:
+        assert seen == (["encoder"] if how == "features" else [])
+    else:
+        assert sorted(seen) == ["encoder", "head"]
+
+
+def test_features_of_separate_batches_have_no_products_and_shared_parameters_do() -> None:
+    found = {}
+    for how in ("features", "shared"):
+        W = nn.Parameter(torch.tensor([1.0, 2.0]))
+        first, second = W * 1, W * 1  # a forward pass for each task
+        losses = torch.stack([first.sum(), -2 * second[0]])
+        given = {"features": [first, second]} if how == "features" else {"shared": [W]}
+        found[how] = mtl.PCGrad().backward(losses, **given).tolist()
+    assert found == {"features": [1, 1], "shared": [1 + 1, 1 + 0.5]}
+
+
+def test_a_model_compiled_as_a_whole_takes_shared_parameters_if_no_buffer_is_donated() -> None:
+    eager = Net()
+    mtl.PCGrad().backward(eager.losses()[0], shared=eager.enc.parameters())
+    for donated in (True, False):
+        torch._dynamo.reset()
+        net = Net()
+        with torch._functorch.config.patch(donated_buffer=donated):
+            compiled = torch.compile(net.losses, backend="aot_eager")
+            compiled()[0].sum().backward()  # a step of equal weights before
+            net.zero_grad()
+            losses, _ = compiled()
+            if donated:
+                with pytest.raises(RuntimeError, match="donated buffers"):
+                    mtl.PCGrad().backward(losses, shared=net.enc.parameters())
+                assert untouched(net)
+            else:
+                mtl.PCGrad().backward(losses, shared=net.enc.parameters())
+                for found, wanted in zip(grads(net), grads(eager), strict=True):
+                    torch.testing.assert_close(found, wanted)
+
+
+def test_sparse_adam_takes_the_gradients_that_come_through_features() -> None:
+    for how in ("shared", "features"):
+        table = nn.Embedding(5, 4, sparse=True)
+        z = table(torch.tensor([1, 3]))
+        losses = torch.stack([z[0].sum(), z[1].square().sum()])
+        mtl.MGDA().backward(losses, **({"features": z} if how == "features" else {"shared": table.parameters()}))
+        optimizer = torch.optim.SparseAdam(table.parameters())
+        if how == "shared":
+            with pytest.raises(RuntimeError, match="does not support dense gradients"):
+                optimizer.step()
+        else:
+            before = table.weight.detach().clone()
+            optimizer.step()
+            assert (table.weight != before).any(1).tolist() == [False, True, False, True, False]
