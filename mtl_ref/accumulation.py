@@ -15,7 +15,7 @@ class Accumulation:
     """The step of the whole batch, from its micro-batches: gradients add up before they are combined.
 
     As in PyTorch, the loss of the whole batch is the sum of those given: divide each by the number of parts.
-    A gradient method with `shared` adds up J and needs one pass through the data, with memory for T gradients:
+    A gradient method with `shared` adds up J and needs one pass through the data, with memory for T gradients::
 
         step = mtl.Accumulation(balancer)
         for x, y in micro_batches:
@@ -23,7 +23,7 @@ class Accumulation:
         weights = step.finish()
 
     With `features` it adds up M, and the weights of the whole batch come too late for the first pass. So there
-    is a second one, for which the same micro-batches go through the model again:
+    is a second one, for which the same micro-batches go through the model again::
 
         for x, y in micro_batches:
             step.backward(losses(x, y) / len(micro_batches), features=z)

@@ -83,7 +83,10 @@ def check_reached(losses: Tensor, inputs: Sequence[Tensor], name: str) -> None:
     if hidden:
         why = "It may be used inside a reentrant checkpoint: call checkpoint(..., use_reentrant=False)."
     elif any(edge_of(x)[0] in nodes for x in missing):
-        why = "One node makes both of them, as in a compiled model: compile encoder and heads each for itself."
+        why = (
+            "One node makes both of them, as in a compiled model: compile encoder and heads each for itself. Or "
+            "DistributedDataParallel has copied them: leave out find_unused_parameters and static_graph."
+        )
     if len(missing) == len(inputs) or hidden:
         which = "any tensor" if len(missing) == len(inputs) else "a tensor"
         raise ValueError(f"no loss depends on {which} in {name}. {why}")
