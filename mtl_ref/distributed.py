@@ -35,6 +35,10 @@ from mtl_ref.gradients import (
     task_gradients,
 )
 
+# PyTorch 2.14 has given two collectives other names
+reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
+all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+
 Present = Tensor | Sequence[bool] | Sequence[float] | None
 Group: TypeAlias = "dist.ProcessGroup | str | None"
 
@@ -293,7 +297,7 @@ class Parameters(Part):
         rest = -J.shape[1] % W
         columns = J.new_empty(len(J), (J.shape[1] + rest) // W)
         for row, mine in zip(J, columns, strict=True):
-            dist.reduce_scatter_tensor(mine, F.pad(row, (0, rest)), group=self.processes.group)
+            reduce_scatter(mine, F.pad(row, (0, rest)), group=self.processes.group)
         return columns.div_(W)
 
     def norms(self) -> Tensor:
@@ -306,7 +310,7 @@ class Parameters(Part):
     def apply(self, d: Tensor, retain_graph: bool) -> None:
         if self.processes.size > 1:
             whole = d.new_empty(len(d) * self.processes.size)
-            dist.all_gather_into_tensor(whole, d, group=self.processes.group)
+            all_gather(whole, d, group=self.processes.group)
             d = whole[: sum(x.numel() for x in self.inputs)]
         for parameter, piece in zip(self.inputs, self.pieces(d), strict=True):
             add_to_grad(parameter, piece)

@@ -91,3 +91,12 @@ def test_losses_without_a_graph_do_for_methods_that_see_no_gradient(row: Method)
     if not balancer.sees_norms:
         step.add(net.losses().detach())
         torch.testing.assert_close(step.finish(), build(row).backward(net.losses()))
+
+
+@gradient_rows
+def test_the_graph_of_a_micro_batch_is_freed(row: Method) -> None:
+    net, step = Net(), mtl.Accumulation(build(row))
+    losses = net.losses()
+    step.add(losses, **net.given("shared"))
+    with pytest.raises(RuntimeError, match="a second time"):
+        losses.sum().backward()

@@ -1,6 +1,7 @@
 """Several processes: the step is the one that a single process takes on the whole batch, for every method."""
 
 import re
+import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -174,6 +175,7 @@ def refusal(name: str, own: slice, rank: int) -> str:
 
 def worker(rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("error", FutureWarning)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
     found = {}
     for key, form, counted in cases(size):
