@@ -77,6 +77,9 @@ class Accumulation:
         check_on_graph(batch.here)
         combines = isinstance(self.balancer, GradientBalancer)
         part, before = batch.part(shared, features, real=combines), self.part
+        part.whole = part.whole and shared is not None
+        if isinstance(self.balancer, GradientBalancer):
+            self.balancer.sees_whole(part)
         if before is None:
             self.balancer.compare_replicas(batch, part.leaves)
         elif type(part) is not type(before) or (shared is not None and set(part.inputs) != set(before.inputs)):
@@ -92,7 +95,7 @@ class Accumulation:
             J = batch.spread(rows)  # (T, ·)
             self.J = J if self.J is None else self.J.add_(J)
 
-    def finish(self) -> Tensor:
+    def finish(self) -> Tensor | None:
         """Find the task weights of the whole batch, shape (T,); with `shared`, add the direction to `.grad`.
 
         Raises:
@@ -104,19 +107,28 @@ class Accumulation:
         losses = self.losses[there]
         with self.balancer.only(None if there.all() else there):
             weights = self.decide(losses, there) if len(losses) else losses
+        if weights is None:
+            self.weights = torch.full_like(self.losses, torch.nan)  # the direction is no weighted sum
+            return None
         self.weights = torch.zeros_like(self.losses, dtype=weights.dtype).index_put((there,), weights)
         return self.weights
 
-    def decide(self, losses: Tensor, there: Tensor) -> Tensor:
+    def decide(self, losses: Tensor, there: Tensor) -> Tensor | None:
         """The weights of those tasks that have labels, shape (S,), and the step that needs no second pass."""
         if self.part is None:  # no gradient is looked at
-            return self.balancer.weigh(losses)  # type: ignore[call-arg]
-        J = None if self.J is None else self.part.reduce(self.J if there.all() else self.J[there])
+            return self.balancer.weights_at(losses)  # type: ignore[call-arg]
+        J = None if self.J is None else self.J if there.all() else self.J[there]
+        if isinstance(self.balancer, GradientBalancer) and J is not None and self.part.whole:
+            self.balancer.check(losses)
+            d, weights = self.balancer.combine(J, losses)
+            self.part.apply(d, False)
+            return weights
+        J = None if J is None else self.part.reduce(J)
         M = self.part.sum(gram(J) if J is not None else self.M[there][:, there])  # type: ignore[index]
         if isinstance(self.balancer, LossBalancer):
-            return self.balancer.weigh(losses, M.diagonal().sqrt())
+            return self.balancer.weights_at(losses, M.diagonal().sqrt())
         self.balancer.check(losses)
-        alpha = self.part.processes.first(self.balancer.weigh(M, losses))
+        alpha = self.part.processes.first(self.balancer.weights_at(M, losses))
         if J is not None:
             self.part.apply(weighted_sum(alpha, J).to(J.dtype), False)
         return alpha.to(torch.promote_types(losses.dtype, torch.float32)).to(losses.device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, in_float64
-from mtl_ref.distributed import Group, Present, WholeBatch
+from mtl_ref.distributed import Group, Part, Present, WholeBatch
 from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
 
@@ -179,7 +179,7 @@ class LossBalancer(Balancer):
         """Combine losses of shape (T,) into the scalar, shape (), to differentiate."""
         raise NotImplementedError
 
-    def weigh(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
+    def weights_at(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
         """The task weights ∂ forward / ∂ L_i, shape (T,); the method's own parameters receive gradients."""
         at = losses.detach().requires_grad_()
         self(at).backward()
@@ -223,7 +223,7 @@ class LossBalancer(Balancer):
         if not batch.tasks:
             return torch.zeros_like(losses)
         with self.only(batch.there):
-            weights = self.weigh(batch.losses, None if part is None else part.norms())
+            weights = self.weights_at(batch.losses, None if part is None else part.norms())
         batch.differentiate(weights, retain_graph)
         return batch.spread(weights)
 
@@ -243,7 +243,7 @@ class GradientBalancer(Balancer):
         """
         raise NotImplementedError
 
-    def weigh(self, M: Tensor, losses: Tensor | None) -> Tensor:
+    def weights_at(self, M: Tensor, losses: Tensor | None) -> Tensor:
         """`task_weights`, or nan, shape (T,), where gradients or losses are not finite.
 
         Those pass through: they give a direction of nan, so that a GradScaler sees them and skips the step.
@@ -264,9 +264,23 @@ class GradientBalancer(Balancer):
                 f"{tuple(gradients.shape)} and type {gradients.dtype}."
             )
         J = gradients.detach()  # (T, P)
-        alpha = self.weigh(gram(J), losses)  # (T,)
+        alpha = self.weights_at(gram(J), losses)  # (T,)
         d = weighted_sum(alpha, J)
         return d.to(J.dtype), alpha.to(d.dtype).to(d.device)
+
+    def sees_whole(self, part: Part) -> bool:
+        """Whether the gradients of this process are whole, so that `combine` is for them.
+
+        Raises:
+            ValueError: they are not, but the method has a `combine` of its own, which needs more than M.
+        """
+        if not part.whole and type(self).combine is not GradientBalancer.combine:
+            raise ValueError(
+                f"{type(self).__name__} has a combine of its own, which would see a part of the gradients only. "
+                "On several processes, and for micro-batches by features, define task_weights instead, which "
+                "needs no more than their Gram matrix."
+            )
+        return part.whole
 
     def forward(self, gradients: Tensor, losses: Tensor | None = None) -> Tensor:
         """The direction d to subtract, shape (P,), from the T gradients, shape (T, P)."""
@@ -320,12 +334,17 @@ class GradientBalancer(Balancer):
         self.compare_replicas(batch, part.leaves)
         if not batch.tasks:
             return torch.zeros_like(losses)
+        whole = self.sees_whole(part)
         with self.only(batch.there):
             self.check(batch.losses)
-            J = part.reduce(part.gradients(retain_graph))  # this process's columns, shape (T, ·)
-            M = part.sum(gram(J))  # (T, T)
-            alpha = batch.processes.first(self.weigh(M, batch.losses))  # (T,)
-        d = weighted_sum(alpha, J).to(J.dtype)
+            J = part.gradients(retain_graph)  # (T, P), of this process
+            if whole:
+                d, weights = self.combine(J, batch.losses)
+            else:
+                J = part.reduce(J)  # its columns of the J of the whole batch
+                alpha = self.weights_at(part.sum(gram(J)), batch.losses)  # (T,)
+                weights = batch.processes.first(alpha).to(J)
+                d = weighted_sum(weights, J)
         del J  # before .grad is made
         part.apply(d, retain_graph)
-        return batch.spread(alpha.to(d.dtype).to(d.device))
+        return None if weights is None else batch.spread(weights)

@@ -202,6 +202,7 @@ class Part:
 
     def __init__(self, batch: WholeBatch, inputs: list[Tensor]) -> None:
         self.batch, self.inputs, self.processes = batch, inputs, batch.processes
+        self.whole = batch.processes.size == 1  # whether this process sees all columns
 
     def gradients(self, retain_graph: bool, own: bool = True) -> Tensor:
         """The gradients of this process, shape (S, ·); with `own` also those of each task's own parameters."""
@@ -344,6 +345,7 @@ class Shards(Part):
 
     def __init__(self, batch: WholeBatch, inputs: list[Tensor]) -> None:
         super().__init__(batch, inputs)
+        self.whole = False
         self.sharded: list[Any] = [p for p in inputs if is_sharded(p)]
         if len(self.sharded) < len(inputs) or len({(p.device_mesh, p.placements) for p in self.sharded}) > 1:
             raise ValueError(

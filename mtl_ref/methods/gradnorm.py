@@ -186,7 +186,7 @@ class GradNorm(TakesPriorities, LossBalancer):
                 stacklevel=2,
             )
 
-    def weigh(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
+    def weights_at(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
         """The weights w as they are, shape (T,); then they learn, where norms and losses are finite."""
         check_losses(losses, num_tasks=len(self.weights))
         self.rate.check(losses)

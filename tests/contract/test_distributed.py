@@ -41,6 +41,7 @@ REFUSED = {  # a key, and what is wrong
     "pcgrad from other starts": "step 0: the parameters differ between processes",
     "mgda in fully_shard, listed late": "step 0: .* the copy that fully_shard gathers",
     "gradnorm in fully_shard": "step 0: the parameters in shared are sharded.* Give features",
+    "mgda with a combine of its own": "step 0: Watching has a combine of its own",
     "mgda with a nan of no label": "step 0: the loss of task 2 .* no labels, is not finite",
 }
 
@@ -146,10 +147,19 @@ def accumulate(model: Callable, balancer: object, data: list[Tensor], shared: li
     return weights
 
 
+class Watching(mtl.MGDA):
+    """A method that looks at the gradients themselves."""
+
+    def combine(self, gradients: Tensor, losses: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return super().combine(gradients.clone(), losses)
+
+
 def refusal(name: str, own: slice, rank: int) -> str:
     """What a step that cannot be exact says, and in which step; every `.grad` is None then."""
     net, balancer = Net(), build(METHODS[name.split()[0]])
     given: dict[str, object] = {}
+    if "a combine" in name:
+        balancer = Watching()
     if "other starts" in name:
         nn.init.constant_(net.encoder[0].weight, rank)
     if "fully_shard" in name:

@@ -22,6 +22,8 @@ from cases import (
 from hypothesis import given, settings
 from torch import Tensor
 
+import mtl_ref as mtl
+
 LOSSES = vector(2.0, 0.5, 8.0, 1.0, 3.0, 0.2, 5.0)
 
 
@@ -162,3 +164,34 @@ def test_a_grad_scaler_sees_gradients_that_are_not_finite_and_skips_the_step(row
         scaler.step(optimizer)
         scaler.update()
         assert torch.equal(net.encoder[0].weight, before) == overflow
+
+
+class Watching(mtl.MGDA):
+    """A method with a `combine` of its own, which looks at the gradients themselves."""
+
+    def combine(self, gradients, losses=None):
+        self.seen = gradients
+        d, _ = super().combine(gradients, losses)
+        return 2 * d, None
+
+
+@both_ways
+def test_a_combine_of_ones_own_is_what_backward_uses(by: str) -> None:
+    net, plain, balancer = Net(), Net(), Watching()
+    mtl.MGDA().backward(plain.losses(), **plain.given(by))
+    assert balancer.backward(net.losses(), **net.given(by)) is None
+    torch.testing.assert_close(net.grads("encoder"), 2 * plain.grads("encoder"))
+    assert len(balancer.seen) == 3
+
+
+def test_accumulation_uses_it_too_where_it_has_whole_gradients() -> None:
+    net, plain = Net(), Net()
+    mtl.MGDA().backward(plain.losses(), **plain.given("shared"))
+    step = mtl.Accumulation(Watching())
+    for _ in range(2):
+        step.add(net.losses() / 2, **net.given("shared"))
+    assert step.finish() is None
+    torch.testing.assert_close(net.grads("encoder"), 2 * plain.grads("encoder"))
+    losses = net.losses()
+    with pytest.raises(ValueError, match="Watching has a combine of its own"):
+        mtl.Accumulation(Watching()).add(losses, features=net.z)
