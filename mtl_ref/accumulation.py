@@ -8,7 +8,7 @@ from torch import Tensor
 from mtl_ref.balancer import GradientBalancer, LossBalancer
 from mtl_ref.checks import check_losses, check_on_graph
 from mtl_ref.distributed import Group, Parameters, Part, Present, WholeBatch, replaced
-from mtl_ref.gradients import gram, weighted_sum
+from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
 
 class Accumulation:
@@ -48,6 +48,7 @@ class Accumulation:
         self.M: Tensor | None = None  # (T, T), of features, summed
         self.part: Part | None = None
         self.weights: Tensor | None = None  # (T,), once they are known
+        self.compared = False  # whether the second pass has compared the processes
 
     def add(
         self,
@@ -61,6 +62,7 @@ class Accumulation:
         if self.weights is not None:
             self.start()
         batch = WholeBatch(losses, present, self.group)
+        self.check_number(losses)
         if batch.tasks:
             check_losses(batch.losses)
         if isinstance(self.balancer, GradientBalancer) or self.balancer.sees_norms:
@@ -69,6 +71,14 @@ class Accumulation:
         total = batch.spread(batch.losses)
         self.there = there if self.there is None else self.there | there
         self.losses = total.clone() if self.losses is None else self.losses + total
+
+    def check_number(self, losses: Tensor) -> None:
+        """Raise a ValueError unless all micro-batches have equally many losses."""
+        if self.losses is not None and losses.shape != self.losses.shape:
+            raise ValueError(
+                f"this micro-batch has {len(losses)} losses, but those before have {len(self.losses)}. Give the "
+                "loss of every task, and say in present which have labels."
+            )
 
     def measure(
         self, batch: WholeBatch, shared: Iterable[Tensor] | None, features: Tensor | Sequence[Tensor] | None
@@ -79,7 +89,9 @@ class Accumulation:
         part, before = batch.part(shared, features, real=combines), self.part
         part.whole = part.whole and shared is not None
         if isinstance(self.balancer, GradientBalancer):
-            self.balancer.sees_whole(part)
+            self.balancer.check_part(part)
+            with self.balancer.only(batch.there):
+                self.balancer.check(torch.ones_like(batch.losses))  # their number; what they are, in finish
         if before is None:
             self.balancer.compare_replicas(batch, part.leaves)
         elif type(part) is not type(before) or (shared is not None and set(part.inputs) != set(before.inputs)):
@@ -99,9 +111,10 @@ class Accumulation:
         """Find the task weights of the whole batch, shape (T,); with `shared`, add the direction to `.grad`.
 
         Raises:
-            ValueError: nothing was added, or the losses break a condition of the method.
+            ValueError: nothing was added since the last step, or the losses break a condition of the method. The
+                tasks' own parameters may have gradients by then: with `shared`, they receive them in `add`.
         """
-        if self.losses is None or self.there is None:
+        if self.losses is None or self.there is None or self.weights is not None:
             raise ValueError("nothing was added: call add for each micro-batch first.")
         there = self.there
         losses = self.losses[there]
@@ -118,19 +131,16 @@ class Accumulation:
         if self.part is None:  # no gradient is looked at
             return self.balancer.weights_at(losses)  # type: ignore[call-arg]
         J = None if self.J is None else self.J if there.all() else self.J[there]
-        if isinstance(self.balancer, GradientBalancer) and J is not None and self.part.whole:
+        if isinstance(self.balancer, GradientBalancer):
             self.balancer.check(losses)
-            d, weights = self.balancer.combine(J, losses)
-            self.part.apply(d, False)
-            return weights
-        J = None if J is None else self.part.reduce(J)
-        M = self.part.sum(gram(J) if J is not None else self.M[there][:, there])  # type: ignore[index]
+            if J is not None:
+                d, weights = self.balancer.direction(self.part, J, losses)
+                self.part.apply(d, False)
+                return weights
+        M = self.part.sum(gram(self.part.reduce(J)) if J is not None else self.M[there][:, there])  # type: ignore[index]
         if isinstance(self.balancer, LossBalancer):
             return self.balancer.weights_at(losses, M.diagonal().sqrt())
-        self.balancer.check(losses)
         alpha = self.part.processes.first(self.balancer.weights_at(M, losses))
-        if J is not None:
-            self.part.apply(weighted_sum(alpha, J).to(J.dtype), False)
         return alpha.to(torch.promote_types(losses.dtype, torch.float32)).to(losses.device)
 
     def backward(
@@ -144,13 +154,17 @@ class Accumulation:
         """The second pass: add the gradients of a micro-batch to `.grad`, by the weights of the whole batch.
 
         Raises:
-            ValueError: `finish` has not been called, or has left nothing to do.
+            ValueError: `finish` has not been called, or has left nothing to do; the losses are not as many.
         """
         combines = isinstance(self.balancer, GradientBalancer)
         if self.weights is None or (combines and self.J is not None):
             raise ValueError("call finish first." if self.weights is None else "with shared, finish was the step.")
         check_on_graph(losses)
         batch = WholeBatch(losses, present, self.group)
+        self.check_number(losses)
+        if self.part is None and not self.compared:  # the gradients were not looked at before
+            self.compared = True
+            self.balancer.compare_replicas(batch, lambda: leaves_behind([edge_of(losses)]))
         weights = self.weights if batch.there is None else self.weights[batch.there]
         if not combines:
             batch.differentiate(weights, retain_graph)

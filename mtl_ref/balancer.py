@@ -7,6 +7,7 @@ A gradient method sees the T gradients as the rows of one matrix J, and mostly n
 Gram matrix M = J Jᵀ: it defines `task_weights`, the α of the direction d = Jᵀ α.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, in_float64
-from mtl_ref.distributed import Group, Part, Present, WholeBatch
+from mtl_ref.distributed import Group, Part, Present, Processes, WholeBatch
 from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
 
@@ -55,7 +56,7 @@ class Balancer(nn.Module):
                     f"this method was built for {len(place[name])} tasks but was given {len(there)} losses."  # type: ignore[arg-type]
                 )
         whole = [place[name] for _, place, name in held]
-        parts = [module.part(name, place[name], there) for module, place, name in held]  # type: ignore[arg-type]
+        parts = [module.of_tasks(name, place[name], there) for module, place, name in held]  # type: ignore[arg-type]
         for (_, place, name), part in zip(held, parts, strict=True):
             place[name] = part
         try:
@@ -75,7 +76,7 @@ class Balancer(nn.Module):
                 if name in place and place[name].ndim == 1:  # type: ignore[union-attr]
                     yield self, place, name
 
-    def part(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
+    def of_tasks(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
         """The numbers of some of the tasks."""
         return whole[there.to(whole.device)]
 
@@ -116,10 +117,10 @@ class KeepsInitial(Balancer):
             self.initial = torch.where(new, losses.detach(), old)
         return self.initial.to(losses.device)
 
-    def part(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
+    def of_tasks(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
         if name == "initial" and len(whole) == 0:
             whole = whole.new_full(there.shape, torch.nan)
-        return super().part(name, whole, there)
+        return super().of_tasks(name, whole, there)
 
     def get_extra_state(self) -> Tensor:
         """What `state_dict` saves."""
@@ -152,8 +153,8 @@ class TakesPriorities(Balancer):
         self.mean_one = mean_one
         self.register_buffer("priorities", v / v.double().mean() if mean_one else v, persistent=False)
 
-    def part(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
-        part = super().part(name, whole, there)
+    def of_tasks(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
+        part = super().of_tasks(name, whole, there)
         return part / part.double().mean() if name == "priorities" and self.mean_one else part
 
     @property
@@ -170,10 +171,21 @@ class LossBalancer(Balancer):
     """A method that combines the losses into one scalar, and differentiates that.
 
     Attributes:
+        sees_losses: whether the weights depend on the losses.
         sees_norms: whether the weights depend on the norms of the tasks' gradients, too.
     """
 
+    sees_losses = True
     sees_norms = False
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        if self.sees_losses and losses.grad_fn is not None and Processes().size > 1:
+            warnings.warn(
+                "on several processes, balancer(losses) weighs by the losses of this process alone. Call "
+                "balancer.backward(losses), which weighs by those of the whole batch.",
+                stacklevel=2,
+            )
+        return super().__call__(losses)  # type: ignore[no-any-return]
 
     def forward(self, losses: Tensor) -> Tensor:
         """Combine losses of shape (T,) into the scalar, shape (), to differentiate."""
@@ -182,7 +194,7 @@ class LossBalancer(Balancer):
     def weights_at(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
         """The task weights ∂ forward / ∂ L_i, shape (T,); the method's own parameters receive gradients."""
         at = losses.detach().requires_grad_()
-        self(at).backward()
+        torch.autograd.backward(self(at))
         return torch.zeros_like(at) if at.grad is None else at.grad
 
     def backward(
@@ -268,19 +280,23 @@ class GradientBalancer(Balancer):
         d = weighted_sum(alpha, J)
         return d.to(J.dtype), alpha.to(d.dtype).to(d.device)
 
-    def sees_whole(self, part: Part) -> bool:
-        """Whether the gradients of this process are whole, so that `combine` is for them.
-
-        Raises:
-            ValueError: they are not, but the method has a `combine` of its own, which needs more than M.
-        """
+    def check_part(self, part: Part) -> None:
+        """Raise a ValueError where the method has a `combine` of its own, but the gradients are not whole."""
         if not part.whole and type(self).combine is not GradientBalancer.combine:
             raise ValueError(
                 f"{type(self).__name__} has a combine of its own, which would see a part of the gradients only. "
                 "On several processes, and for micro-batches by features, define task_weights instead, which "
                 "needs no more than their Gram matrix."
             )
-        return part.whole
+
+    def direction(self, part: Part, J: Tensor, losses: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`combine`, of gradients that may be a process's part of those of the whole batch, shape (T, ·)."""
+        if part.whole:
+            return self.combine(J, losses)
+        J = part.reduce(J)  # this process's columns
+        M = part.sum(gram(J))  # (T, T)
+        alpha = part.processes.first(self.weights_at(M, losses)).to(J)  # (T,)
+        return weighted_sum(alpha, J), alpha
 
     def forward(self, gradients: Tensor, losses: Tensor | None = None) -> Tensor:
         """The direction d to subtract, shape (P,), from the T gradients, shape (T, P)."""
@@ -334,17 +350,9 @@ class GradientBalancer(Balancer):
         self.compare_replicas(batch, part.leaves)
         if not batch.tasks:
             return torch.zeros_like(losses)
-        whole = self.sees_whole(part)
+        self.check_part(part)
         with self.only(batch.there):
             self.check(batch.losses)
-            J = part.gradients(retain_graph)  # (T, P), of this process
-            if whole:
-                d, weights = self.combine(J, batch.losses)
-            else:
-                J = part.reduce(J)  # its columns of the J of the whole batch
-                alpha = self.weights_at(part.sum(gram(J)), batch.losses)  # (T,)
-                weights = batch.processes.first(alpha).to(J)
-                d = weighted_sum(weights, J)
-        del J  # before .grad is made
+            d, weights = self.direction(part, part.gradients(retain_graph), batch.losses)
         part.apply(d, retain_graph)
         return None if weights is None else batch.spread(weights)

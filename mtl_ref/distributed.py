@@ -121,7 +121,7 @@ class WholeBatch:
 
     Raises:
         ValueError: the losses are no floating-point vector, `present` does not fit them, or, on several
-            processes, the loss of a task without labels is not finite.
+            processes, a loss with `present` is not finite on one of them.
     """
 
     def __init__(self, losses: Tensor, present: Present = None, group: Group = None) -> None:
@@ -130,15 +130,17 @@ class WholeBatch:
         self.there: Tensor | None = None
         self.share: Tensor | None = None
         self.processes = Processes(group)
+        if present is None and self.processes.size == 1:
+            return
         n = check_present(present, losses)
         if self.processes.size > 1:
             sums, counts = self.processes.sum(torch.stack([n * in_float64(self.losses), n]))
-            if not sums[counts == 0].isfinite().all():
-                task = int((~sums.isfinite() & (counts == 0)).nonzero()[0])
+            if present is not None and sums.isnan().any():
+                task = int(sums.isnan().nonzero()[0])
                 raise ValueError(
-                    f"the loss of task {task} (counting from 0), which has no labels, is not finite. On several "
-                    "processes each loss is differentiated, so make it zero through the graph: "
-                    "(errors * known).sum() / known.sum().clamp(min=1)."
+                    f"the loss of task {task} (counting from 0) is not finite on some process. On several "
+                    "processes each loss is differentiated, also where there are no labels, so make it zero "
+                    "through the graph there: (errors * known).sum() / known.sum().clamp(min=1)."
                 )
             self.share = torch.where(counts > 0, self.processes.size * n / counts, 0.0)
             self.losses, n = (sums / counts.clamp(min=1)).to(self.losses), counts
@@ -246,8 +248,8 @@ class Features(Part):
         return task_gradients(self.batch.starts(), self.inputs, retain_graph or later, keep)
 
     def norms(self) -> Tensor:
-        squares = gradient_norms(self.batch.starts(), self.inputs).square()
-        return self.sum(squares).sqrt() if self.processes.size > 1 else squares.sqrt()
+        norms = gradient_norms(self.batch.starts(), self.inputs)
+        return norms if self.processes.size == 1 else self.sum(norms.square()).sqrt()
 
     def sum(self, M: Tensor) -> Tensor:
         return self.processes.sum(M) / self.processes.size**2
@@ -351,6 +353,11 @@ class Shards(Part):
             raise ValueError(
                 "some parameters in shared are sharded over processes in one way and some in another, or not at "
                 "all. Give only those that one mesh of fully_shard holds, or features=representation."
+            )
+        if self.sharded[0].device_mesh.size() != self.processes.size:
+            raise ValueError(
+                f"the parameters in shared are sharded over {self.sharded[0].device_mesh.size()} processes, but "
+                f"the losses are those of {self.processes.size}. Give the group of the same processes."
             )
 
     def gradients(self, retain_graph: bool, own: bool = True) -> Tensor:

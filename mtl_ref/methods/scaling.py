@@ -49,6 +49,7 @@ class PriorLossScaling(TakesPriorities, LossBalancer):
     """
 
     prior: Tensor
+    sees_losses = False
     per_task = ("prior",)
 
     def __init__(

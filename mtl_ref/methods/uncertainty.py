@@ -30,6 +30,7 @@ class UncertaintyWeighting(TakesPriorities, LossBalancer):
     """
 
     halves: Tensor
+    sees_losses = False
     per_task = ("s", "halves")
 
     def __init__(self, kinds: Sequence[str], *, priorities: Tensor | Sequence[float] | None = None) -> None:
@@ -77,6 +78,7 @@ class AutomaticWeightedLoss(TakesPriorities, LossBalancer):
         ValueError: num_tasks < 1, a priority is not positive and finite, or there is not one a task.
     """
 
+    sees_losses = False
     per_task = ("c",)
 
     def __init__(self, num_tasks: int, *, priorities: Tensor | Sequence[float] | None = None) -> None:

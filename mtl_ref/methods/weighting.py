@@ -19,6 +19,7 @@ class FixedWeighting(LossBalancer):
     """
 
     weights: Tensor
+    sees_losses = False
     per_task = ("weights",)
 
     def __init__(self, weights: Tensor | Sequence[float]) -> None:
@@ -39,6 +40,8 @@ class EqualWeighting(LossBalancer):
     Papers differ in what they call equal weights: many sum (wᵢ = 1). The two have the same minima and
     differ by a factor T in the learning rate, which is why comparisons must state which one they use.
     """
+
+    sees_losses = False
 
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses)

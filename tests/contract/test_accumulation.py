@@ -61,6 +61,34 @@ def test_calls_out_of_order_are_named(row: Method) -> None:
     step.add(net.losses(), **net.given("shared"))
     with pytest.raises(ValueError, match="call finish first"):
         step.backward(net.losses(), features=net.z)
+    step.finish()
+    before = str(step.balancer.state_dict()), str([p.grad for p in net.parameters()])
+    with pytest.raises(ValueError, match="nothing was added"):
+        step.finish()
+    assert str(step.balancer.state_dict()) == before[0]
+    assert str([p.grad for p in net.parameters()]) == before[1]
+    step.add(net.losses(), **net.given("shared"))  # a new step
+
+
+@every_row
+def test_another_number_of_losses_is_named_before_anything_is_written(row: Method) -> None:
+    net, step = Net(), mtl.Accumulation(build(row))
+    step.add(net.losses(), **net.given("shared"))
+    net.zero_grad()
+    with pytest.raises(ValueError, match="this micro-batch has 2 losses, but those before have 3"):
+        step.add(net.losses()[:2], **net.given("shared"))
+    assert all(p.grad is None for p in net.parameters())
+
+
+@gradient_rows
+def test_a_method_of_another_number_of_tasks_says_so_in_add(row: Method) -> None:
+    net, balancer = Net(4), build(row)
+    build_for_three = Net()
+    balancer.backward(build_for_three.losses(), **build_for_three.given("shared"))
+    if any(state.shape == (3,) for state in balancer.state_dict().values()):
+        with pytest.raises(ValueError, match="built for 3 tasks but was given 4 losses"):
+            mtl.Accumulation(balancer).add(net.losses(), **net.given("shared"))
+        assert all(p.grad is None for p in net.parameters())
 
 
 @gradient_rows

@@ -42,7 +42,11 @@ REFUSED = {  # a key, and what is wrong
     "mgda in fully_shard, listed late": "step 0: .* the copy that fully_shard gathers",
     "gradnorm in fully_shard": "step 0: the parameters in shared are sharded.* Give features",
     "mgda with a combine of its own": "step 0: Watching has a combine of its own",
-    "mgda with a nan of no label": "step 0: the loss of task 2 .* no labels, is not finite",
+    "mgda with a nan of no label": "step 0: the loss of task 2 .* not finite on some process.* through the graph",
+    "equal in micro-batches without a wrapper": "step 1: the parameters differ between processes",
+    "mgda in fully_shard, alone": "step 0: .* sharded over 3 processes, but the losses are those of 1",
+    "realtime by forward": "step 0: on several processes, balancer.losses. weighs by the losses of this process",
+    "equal by forward": "none",
 }
 
 
@@ -173,10 +177,20 @@ def refusal(name: str, own: slice, rank: int) -> str:
             given["shared"] = list(net.encoder.parameters())
         elif "nan" in name:
             given["present"], losses = [1, 1, 0], losses * vector(1, 1, float("nan"))
+        elif "alone" in name:
+            given["group"] = "alone"
         optimizer.zero_grad()
         try:
-            balancer.backward(losses, **(given if "shared" in given else {"features": z, **given}))
-        except ValueError as error:
+            if "by forward" in name:
+                balancer(losses)
+            elif "micro-batches" in name:
+                accumulated = mtl.Accumulation(balancer)
+                accumulated.add(losses)
+                accumulated.finish()
+                accumulated.backward(losses)
+            else:
+                balancer.backward(losses, **(given if "shared" in given else {"features": z, **given}))
+        except (ValueError, UserWarning) as error:
             assert all(p.grad is None for p in net.parameters())
             return f"step {step}: {error}"
         optimizer.step()
@@ -185,7 +199,7 @@ def refusal(name: str, own: slice, rank: int) -> str:
 
 def worker(rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
-    warnings.simplefilter("error", FutureWarning)
+    warnings.simplefilter("error")
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
     found = {}
     for key, form, counted in cases(size):
