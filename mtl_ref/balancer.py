@@ -179,7 +179,7 @@ class LossBalancer(Balancer):
     sees_norms = False
 
     def __call__(self, losses: Tensor) -> Tensor:
-        if self.sees_losses and losses.grad_fn is not None and Processes().size > 1:
+        if self.sees_losses and getattr(losses, "grad_fn", None) is not None and Processes().size > 1:
             warnings.warn(
                 "on several processes, balancer(losses) weighs by the losses of this process alone. Call "
                 "balancer.backward(losses), which weighs by those of the whole batch.",

@@ -73,7 +73,7 @@ def test_the_profile_is_quick_or_full(monkeypatch):
 
 def test_source_is_the_running_code_without_the_docstring():
     shown = page.source(mtl.EqualWeighting)
-    assert shown.startswith("class EqualWeighting(LossBalancer):\n    def forward")
+    assert shown.startswith("class EqualWeighting(LossBalancer):\n    sees_losses = False")
     assert "return losses.sum() / len(losses)  # (WS.2)" in shown
     assert '"""' not in shown
     assert page.source(mtl.uniform_cross_entropy).splitlines()[0].startswith("def uniform_cross_entropy")
