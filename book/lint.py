@@ -9,6 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ CELL_METADATA = {"tags", "mystnb"}
 HIDDEN = {"hide-input", "hide-cell"}
 NOT_COMPARED = {"nbval-skip", "nbval-ignore-output"}
 TAGS = HIDDEN | NOT_COMPARED | {"hide-output", "remove-cell", "raises-exception"}
+CHECKS = '<details class="checks">'
 LAST_SECTIONS = ["What to remember", "Differences", "Exercises", "References"]
 
 Notebook = Any
@@ -190,9 +192,53 @@ def wrong_setup_cell(notebook: Notebook) -> list[str]:
 
 
 def long_cells(notebook: Notebook) -> list[str]:
-    """At most 40 lines of code in a cell."""
-    lengths = [(name, len(cell.source.splitlines())) for name, cell in cells(notebook, "code")]
-    return [f"{name}: {n} lines of code; do they belong in mtl_ref?" for name, n in lengths if n > 40]
+    """At most 40 lines of code in a cell, or 60 where they are folded."""
+    lengths = [
+        (name, len(c.source.splitlines()), 60 if tags(c) & HIDDEN else 40) for name, c in cells(notebook, "code")
+    ]
+    return [f"{name}: {n} lines of code; do they belong in mtl_ref?" for name, n, most in lengths if n > most]
+
+
+def checks_among_other_things(notebook: Notebook) -> list[str]:
+    """A cell of checks shows nothing else, so that it can be folded to one line."""
+    faults = []
+    for name, cell in cells(notebook, "code"):
+        html = [output.get("data", {}).get("text/html", "") for output in cell.outputs]
+        if any(CHECKS in text for text in html) and len(html) > 1:
+            faults.append(f"{name}: checks beside other outputs: give them a cell of their own")
+    return faults
+
+
+def wide_source(notebook: Notebook) -> list[str]:
+    """Shown source is as wide as a column of the page, 78 characters."""
+    faults = []
+    for name, _, output in outputs(notebook):
+        html = output.get("data", {}).get("text/html", "")
+        for block in re.findall(r"<pre>(.*?)</pre>", html, re.DOTALL):
+            wide = [line for line in unescape(re.sub(r"<.+?>", "", block)).splitlines() if len(line) > 78]
+            faults += [f"{name}: over 78 characters: {line.strip()}" for line in wide]
+    return faults
+
+
+def open_pictures(notebook: Notebook) -> list[str]:
+    """The code of a picture is folded: the picture is what is read."""
+    shown = {name: cell for name, cell, output in outputs(notebook) if is_figure(output)}
+    return [
+        f"{name}: a picture whose code is not tagged hide-input"
+        for name, c in shown.items()
+        if not tags(c) & HIDDEN
+    ]
+
+
+def wide_figures(notebook: Notebook) -> list[str]:
+    """A figure is at most 7 inches wide, and its letters have at least 8.5 points."""
+    faults = []
+    for name, cell in cells(notebook, "code"):
+        widths = re.findall(r"figsize=\(([\d.]+)", cell.source)
+        sizes = re.findall(r"fontsize=([\d.]+)|labelsize=([\d.]+)", cell.source)
+        faults += [f"{name}: a figure of {width} inches" for width in widths if float(width) > 7]
+        faults += [f"{name}: letters of {a or b} points" for a, b in sizes if float(a or b) < 8.5]
+    return faults
 
 
 def wrong_title(notebook: Notebook) -> list[str]:
@@ -212,17 +258,19 @@ def wrong_sections(notebook: Notebook) -> list[str]:
 
 
 def open_solutions(notebook: Notebook) -> list[str]:
-    """Solutions are folded."""
-    faults, section, folded = [], "", False
+    """A solution is folded: its code follows the cell that ends with the fold, where the book puts it in."""
+    faults, section, folded, open_end = [], "", False, True
     for n, cell in enumerate(notebook.cells, 1):
         if cell.cell_type == "markdown":
             found = re.findall(r"^## +(.+?) *$", without_code(cell.source), flags=re.M)
             section = found[-1] if found else section
             folded |= section == "Exercises" and "<details>" in cell.source
+            open_end = not cell.source.rstrip().endswith("</details>")
         elif section == "Exercises":
-            folded |= bool(tags(cell) & HIDDEN)
-            if not tags(cell) & HIDDEN:
-                faults.append(f"cell {n} of the exercises is tagged neither of {HIDDEN}")
+            if open_end:
+                faults.append(f"cell {n} of the exercises does not follow the fold of a solution")
+            if tags(cell) & HIDDEN:
+                faults.append(f"cell {n} of the exercises is folded by itself, inside the fold of its solution")
     return faults if folded else [*faults, "no exercise has a folded solution"]
 
 
@@ -280,6 +328,10 @@ RULES: list[Rule] = [
     figures_without_alt_text,
     wrong_setup_cell,
     long_cells,
+    checks_among_other_things,
+    wide_source,
+    open_pictures,
+    wide_figures,
     wrong_title,
     wrong_sections,
     open_solutions,

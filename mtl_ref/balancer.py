@@ -265,7 +265,11 @@ class GradientBalancer(Balancer):
             return self.task_weights(M, exact)
         return torch.full_like(M[0], torch.nan)
 
-    def combine(self, gradients: Tensor, losses: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def combine(
+        self,
+        gradients: Tensor,
+        losses: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """The direction, shape (P,), and its task weights, shape (T,), or None if it is no weighted sum.
 
         The direction is rounded once, to the type of the gradients; the weights are in float32 at least.
@@ -353,6 +357,7 @@ class GradientBalancer(Balancer):
         self.check_part(part)
         with self.only(batch.there):
             self.check(batch.losses)
-            d, weights = self.direction(part, part.gradients(retain_graph), batch.losses)
+            J = part.gradients(retain_graph)  # (T, P)
+            d, weights = self.direction(part, J, batch.losses)
         part.apply(d, retain_graph)
         return None if weights is None else batch.spread(weights)

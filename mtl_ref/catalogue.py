@@ -33,6 +33,10 @@ class Method:
         chapter: the notebook that derives it, as NN_name.
         make: from a problem (its tasks, kinds and prior losses) to the balancer. Keywords, as priorities, go on
             to its class.
+        formula: what is minimised, or the direction, in LaTeX.
+        promise: what it guarantees, with the condition.
+        when: the situation that speaks for it.
+        call: how it is made in code.
         form: which variant of the title it is, or "".
         train: further keywords of `mtl_ref.train` that it is run with.
     """
@@ -50,8 +54,18 @@ class Method:
     priorities: str
     chapter: str
     make: Callable[..., LossBalancer | GradientBalancer]
+    formula: str
+    promise: str
+    when: str
+    call: str
     form: str = ""
     train: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """Where its class stands in the repository."""
+        made = getattr(methods, self.call.removeprefix("mtl.").split("(")[0])
+        return str(made.__module__).replace(".", "/") + ".py"
 
     @property
     def name(self) -> str:
@@ -65,50 +79,86 @@ def last_layer(model: HardSharing) -> Iterable[nn.Parameter]:
     return layers[-1].parameters(recurse=False)
 
 
-LEARNED = {
-    "balancer_lr": 0.025
-}  # for weights that the network's optimiser learns; GradNorm's own rate is the same
+PAPERS = {  # what a card says of a paper; the whole of it is in book/references.bib
+    "chen2018": ("Chen et al. 2018", "https://arxiv.org/abs/1711.02257"),
+    "chennupati2019": ("Chennupati et al. 2019", "https://arxiv.org/abs/1904.08492"),
+    "kendall2018": ("Kendall, Gal and Cipolla 2018", "https://arxiv.org/abs/1705.07115"),
+    "kurin2022": ("Kurin et al. 2022", "https://arxiv.org/abs/2201.04122"),
+    "liebel2018": ("Liebel and Körner 2018", "https://arxiv.org/abs/1805.06334"),
+    "sener2018": ("Sener and Koltun 2018", "https://arxiv.org/abs/1810.04650"),
+    "yu2020": ("Yu et al. 2020", "https://arxiv.org/abs/2001.06782"),
+}
+# For weights that the network's optimiser learns; GradNorm's own rate is the same.
+LEARNED = {"balancer_lr": 0.025}
 ROWS = (
     Method(
         "equal", "equal weights", "weights chosen beforehand", "kurin2022", "WS.2",
         sees="nothing", decides="counting every loss the same", passes="1", state="none", gram=False,
         priorities="", chapter="01_many_losses", make=lambda p, **k: methods.EqualWeighting(**k),
+        formula=r"\tfrac1T \sum_i L_i",
+        promise="a global minimum is Pareto optimal",
+        when="first, and always beside whatever else you try",
+        call="mtl.EqualWeighting()",
     ),
     Method(
         "fixed", "fixed weights", "weights chosen beforehand", "kurin2022", "WS.1",
         sees="nothing", decides="your choice", passes="1", state="none", gram=False,
         priorities="the weights themselves", chapter="01_many_losses",
         make=lambda p, **k: methods.FixedWeighting([1.0] * len(p.tasks), **k),
+        formula=r"\sum_i w_i L_i",
+        promise="a global minimum is Pareto optimal if all weights are positive",
+        when="you can afford to search the weights on validation data",
+        call="mtl.FixedWeighting([1.0, 0.1])",
     ),
     Method(
         "initial", "initial loss scaling", "values of the losses", "", "IS.1",
         sees="the losses at the start", decides="making every loss start at 1", passes="1",
         state="T initial losses", gram=False, priorities="Σ vᵢ Lᵢ/Lᵢ⁽⁰⁾",
         chapter="02_scaling_losses", make=lambda p, **k: methods.InitialLossScaling(**k),
+        formula=r"\sum_i L_i / L_i^{(0)}",
+        promise="every loss counts 1 at the start, whatever its unit",
+        when="losses start at very different sizes, and you train from scratch",
+        call="mtl.InitialLossScaling()",
     ),
     Method(
         "prior", "prior loss scaling", "values of the losses", "", "PS.1",
         sees="the labels", decides="dividing by what an answer without the input would lose", passes="1",
         state="none", gram=False, priorities="Σ vᵢ Lᵢ/Lᵢ^prior",
         chapter="02_scaling_losses", make=lambda p, **k: methods.PriorLossScaling(p.prior_losses(), **k),
+        formula=r"\sum_i L_i / L_i^{\mathrm{prior}}",
+        promise="every loss is measured in units of the best constant answer",
+        when="losses have different units, and label statistics are known",
+        call="mtl.PriorLossScaling([2.3, 0.7])",
     ),
     Method(
         "realtime", "real-time loss scaling", "values of the losses", "", "RS.1",
         sees="the losses now", decides="making every loss count by its relative change", passes="1",
         state="none", gram=False, priorities="Σ vᵢ Lᵢ/sg(Lᵢ)",
         chapter="02_scaling_losses", make=lambda p, **k: methods.RealTimeLossScaling(**k),
+        formula=r"\sum_i L_i / \mathrm{sg}(L_i)",
+        promise="the gradient does not change with the unit of a loss",
+        when="units are arbitrary, losses stay positive and batches are large",
+        call="mtl.RealTimeLossScaling()",
     ),
     Method(
         "geometric", "geometric mean", "values of the losses", "chennupati2019", "GM.1",
         sees="the losses now", decides="making every loss count by its relative change", passes="1",
         state="none", gram=False, priorities="(∏ Lᵢ^vᵢ)^{1/T}, Σ vᵢ = T",
         chapter="02_scaling_losses", make=lambda p, **k: methods.GeometricMean(**k),
+        formula=r"\bigl(\prod_i L_i\bigr)^{1/T}",
+        promise="its gradient points where that of real-time scaling does, and its value is a loss",
+        when="as real-time scaling, where the value of the total is to mean something",
+        call="mtl.GeometricMean()",
     ),
     Method(
         "power", "power mean", "values of the losses", "", "PM.1",
         sees="the losses now", decides="following the larger losses, more so for a larger γ", passes="1",
         state="none", gram=False, priorities="Σ vᵢ Lᵢ^γ / T, Σ vᵢ = T",
         chapter="02_scaling_losses", make=lambda p, **k: methods.PowerMean(2.0, **k),
+        formula=r"\bigl(\tfrac1T \sum_i L_i^\gamma\bigr)^{1/\gamma}",
+        promise="γ moves between the mean (1), the geometric mean (0) and the largest loss (∞)",
+        when="the worst loss matters more than the average",
+        call="mtl.PowerMean(2.0)",
     ),
     Method(
         "uncertainty", "uncertainty weighting", "values of the losses", "kendall2018", "UW.1",
@@ -116,6 +166,10 @@ ROWS = (
         state="T learned numbers", gram=False, priorities="Σ vᵢ (Lᵢ/2σᵢ² + log σᵢ)",
         chapter="03_uncertainty",
         make=lambda p, **k: methods.UncertaintyWeighting([p.kinds[t] for t in p.tasks], **k),
+        formula=r"\sum_i h_i e^{-s_i} L_i + \tfrac12 s_i,\quad h_i \in \{\tfrac12, 1\}",
+        promise="where s has settled, every task's share of the total is the same",
+        when="losses are likelihoods, and there are steps enough for s to settle",
+        call='mtl.UncertaintyWeighting(["regression", "classification"])',
         train=LEARNED,
     ),
     Method(
@@ -123,13 +177,21 @@ ROWS = (
         sees="the losses now, slowly", decides="a learned noise level per task, with a positive penalty",
         passes="1", state="T learned numbers", gram=False, priorities="Σ vᵢ (Lᵢ/2cᵢ² + log(1 + cᵢ²))",
         chapter="03_uncertainty",
-        make=lambda p, **k: methods.AutomaticWeightedLoss(len(p.tasks), **k), train=LEARNED,
+        make=lambda p, **k: methods.AutomaticWeightedLoss(len(p.tasks), **k),
+        formula=r"\sum_i L_i / 2c_i^2 + \log(1 + c_i^2)",
+        promise="the total stays positive",
+        when="you would use uncertainty weighting, but a negative total is a nuisance",
+        call="mtl.AutomaticWeightedLoss(2)", train=LEARNED,
     ),
     Method(
         "normalized", "normalised gradients", "lengths of the gradients", "", "GN.4",
         sees="the length of each gradient", decides="making all equally long", passes="T",
         state="none", gram=True, priorities="Σ vᵢ gᵢ/‖gᵢ‖",
         chapter="04_gradient_magnitude", make=lambda p, **k: methods.GradientNormalization(**k),
+        formula=r"d = \sum_i g_i / \lVert g_i \rVert",
+        promise="no task pulls harder than another, whatever its unit",
+        when="gradients differ much in length, and T backward passes are affordable",
+        call="mtl.GradientNormalization()",
     ),
     Method(
         "normalized-rate", "normalised gradients", "lengths of the gradients", "", "GN.4", form="by rate",
@@ -137,6 +199,10 @@ ROWS = (
         decides="making a gradient longer, the more slowly its task learns", passes="T",
         state="T initial losses", gram=True, priorities="Σ vᵢ rᵢ^α gᵢ/‖gᵢ‖",
         chapter="04_gradient_magnitude", make=lambda p, **k: methods.GradientNormalization(alpha=1.5, **k),
+        formula=r"d = \sum_i r_i^\alpha\, g_i / \lVert g_i \rVert",
+        promise="as without the rate, and a task that lags pulls harder",
+        when="as without the rate, and tasks learn at different paces",
+        call="mtl.GradientNormalization(alpha=1.5)",
     ),
     Method(  # the stored results are of the update "relative"; the paper's is "adam", the default of the class
         "gradnorm", "GradNorm", "lengths of the gradients", "chen2018", "GN.5",
@@ -145,6 +211,10 @@ ROWS = (
         state="T weights, T initial losses", gram=False, priorities="the target Ḡ vᵢ rᵢ^α, Σ vᵢ = T",
         chapter="04_gradient_magnitude",
         make=lambda p, **k: methods.GradNorm(len(p.tasks), update="relative", **k),
+        formula=r"\sum_i w_i L_i,\quad w_i \lVert \nabla_W L_i \rVert \to \bar G r_i^\alpha",
+        promise="where w has settled, gradients of one layer are as long as their targets, if these can be met",
+        when="gradients differ much in length, and only one layer's are affordable",
+        call="mtl.GradNorm(2)",
         train={"shared": last_layer},
     ),
     Method(
@@ -152,11 +222,19 @@ ROWS = (
         sees="the angles between gradients", decides="removing what points against another task", passes="T",
         state="random order", gram=True, priorities="",
         chapter="05_gradient_conflict", make=lambda p, **k: methods.PCGrad(**k),
+        formula=r"d = \sum_i g_i^{PC}",
+        promise="two tasks: neither gradient points against d",
+        when="a few tasks whose gradients often point against each other",
+        call="mtl.PCGrad()",
     ),
     Method(
         "mgda", "MGDA", "Pareto stationarity", "sener2018", "MG.1",
         sees="all inner products", decides="the shortest weighted mean of the gradients", passes="T",
         state="none", gram=True, priorities="", chapter="07_mgda", make=lambda p, **k: methods.MGDA(**k),
+        formula=r"d = \sum_i \alpha_i g_i,\quad \alpha = \arg\min_\Delta \lVert \sum_i \alpha_i g_i \rVert",
+        promise="a small enough plain step −ηd raises no loss of this batch; an Adam step may",
+        when="no loss may rise, and you take plain gradient steps on large batches",
+        call="mtl.MGDA()",
     ),
     *(
         Method(
@@ -164,11 +242,15 @@ ROWS = (
             sees=f"all inner products{losses}", decides=f"the same of gradients divided by {by}", passes="T",
             state="none", gram=True, priorities="", chapter="07_mgda",
             make=lambda p, normalize=normalize, **k: methods.MGDA(normalize=normalize, **k),
+            formula=rf"d = \sum_i \alpha_i s_i g_i,\quad s_i = 1 / {size}",
+            promise="as MGDA: a small enough plain step −ηd raises no loss of this batch; an Adam step may",
+            when="as MGDA, where the gradients differ much in length",
+            call=f'mtl.MGDA("{normalize}")',
         )
-        for normalize, by, losses in (
-            ("l2", "their lengths", ""),
-            ("loss", "their losses", ", the losses"),
-            ("loss+", "their losses and lengths", ", the losses"),
+        for normalize, by, losses, size in (
+            ("l2", "their lengths", "", r"\lVert g_i \rVert"),
+            ("loss", "their losses", ", the losses", "L_i"),
+            ("loss+", "their losses and lengths", ", the losses", r"(L_i \lVert g_i \rVert)"),
         )
     ),
 )  # fmt: skip

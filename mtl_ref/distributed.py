@@ -256,10 +256,13 @@ class Features(Part):
 
     def apply(self, d: Tensor, retain_graph: bool) -> None:
         if not self.processes.wrapped:
-            torch.autograd.backward(self.inputs, self.pieces(d), retain_graph=retain_graph)
+            pieces = self.pieces(d)
+            torch.autograd.backward(self.inputs, pieces, None, retain_graph)
             return
-        with replaced(self.inputs, self.pieces(d)):  # the hooks of the wrappers must run, once
-            self.batch.differentiate(torch.ones_like(self.batch.losses), retain_graph)
+        # the hooks of the wrappers must run, once
+        with replaced(self.inputs, self.pieces(d)):
+            ones = torch.ones_like(self.batch.losses)
+            self.batch.differentiate(ones, retain_graph)
 
     def leaves(self) -> Iterable[Tensor]:
         return leaves_behind([edge_of(z) for z in self.inputs])

@@ -137,23 +137,37 @@ def task_gradients(
         retain_graph: as in PyTorch.
         own: what is done with such a parameter and its gradient, or None if they are left out.
     """
-    starts = list(zip(*loss_edges(losses), strict=True)) if isinstance(losses, Tensor) else losses
-    dtype = reduce(torch.promote_types, (x.dtype for x in inputs), torch.float32)
-    J = inputs[0].new_zeros(len(starts), sum(x.numel() for x in inputs), dtype=dtype)  # (T, P)
+    starts = losses
+    if isinstance(losses, Tensor):
+        starts = list(zip(*loss_edges(losses), strict=True))
+    types = (x.dtype for x in inputs)
+    dtype = reduce(torch.promote_types, types, torch.float32)
+    P = sum(x.numel() for x in inputs)
+    J = inputs[0].new_zeros(len(starts), P, dtype=dtype)  # (T, P)
     ends = {edge_of(x) for x in inputs}
     for task, (row, (loss, factor)) in enumerate(zip(J, starts, strict=True)):
         if loss is None:  # a constant: its row stays zero
             continue
-        others = [] if own is None else leaves_behind([(loss.node, loss.output_nr)], ends)
+        others = []
+        if own is not None:
+            others = leaves_behind([(loss.node, loss.output_nr)], ends)
         keep = retain_graph or task + 1 < len(starts)
-        found = torch.autograd.grad(loss, [*inputs, *others], factor, retain_graph=keep, allow_unused=True)
-        for entries, gradient in zip(split_like(row, inputs), found, strict=False):
+        found = torch.autograd.grad(
+            loss,
+            [*inputs, *others],
+            factor,
+            retain_graph=keep,
+            allow_unused=True,
+        )
+        pieces = split_like(row, inputs)
+        for entries, gradient in zip(pieces, found, strict=False):
             if gradient is not None:
                 entries.copy_(gradient.to_dense().reshape(-1))
-        for parameter, gradient in zip(others, found[len(inputs) :], strict=True):
+        rest = found[len(inputs) :]
+        for parameter, gradient in zip(others, rest, strict=True):
             if gradient is not None:
                 own(parameter, gradient)  # type: ignore[misc]
-        del found, gradient  # before the next pass makes its own
+        del found, rest, gradient  # before the next pass makes its own
     return J
 
 

@@ -12,7 +12,11 @@ from mtl_ref.gradients import gram
 Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]]
 
 
-def delta_m(results: Numbers, baseline: Numbers, higher_is_better: Sequence[bool]) -> float:
+def delta_m(
+    results: Numbers,
+    baseline: Numbers,
+    higher_is_better: Sequence[bool],
+) -> float:
     """The mean relative loss against a baseline, in percent; negative is better than the baseline.
 
     Δm = 100/K Σₖ (−1)^δₖ (Mₖ − Bₖ)/abs(Bₖ), where δₖ = 1 if a higher Mₖ is better. Some papers print the opposite
@@ -88,7 +92,9 @@ def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tu
 
 
 def paired_difference(
-    values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
+    values: Sequence[float],
+    baseline: Sequence[float],
+    confidence: float = 0.95,
 ) -> tuple[float, float, float]:
     """The mean of values minus baseline, paired seed by seed, the half-width of its interval, and the p-value.
 
@@ -121,7 +127,8 @@ def holm(p: Sequence[float]) -> list[float]:
         raise ValueError(f"p-values lie between 0 and 1, but these are {values.tolist()}.")
     smallest_first = values.argsort()
     factors = torch.arange(len(values), 0, -1)  # n, n − 1, …, 1
-    corrected = (factors * values[smallest_first]).cummax(0).values.clamp(max=1)  # (HO.1)
+    corrected = (factors * values[smallest_first]).cummax(0).values
+    corrected = corrected.clamp(max=1)  # (HO.1)
     in_order: list[float] = corrected[smallest_first.argsort()].tolist()
     return in_order
 

@@ -2,22 +2,46 @@
 
 import ast
 import inspect
+import math
 import os
 import re
 import textwrap
 from collections.abc import Callable
+from html import escape
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from IPython.display import HTML, display
+from IPython import get_ipython
+from IPython.display import HTML, Markdown, display
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from mtl_ref.catalogue import CONTESTANTS, PAPERS
+
 T = TypeVar("T")
 
+REPOSITORY = "https://github.com/mtl-ref/mtl-ref"
 TAG = re.compile(r"\(([A-Z]{2}\.\d+)\)")
 FALLBACK = {".c1": "#6a737d", ".k": "#cf222e", ".s2": "#0a7d55", ".mf": "#8250df", ".mi": "#8250df"}
+NOT_SHOWN = {"check", "warn", "extra_repr"}  # methods that say what is wrong, or print
+FOR_THE_ENGINE = {"exact", "per_task", "sees_losses", "sees_norms"}
+
+checked: list[tuple[str, str, str]] = []  # of this cell: what was checked, as measured and as recorded
+
+
+def draw_for_a_page() -> None:
+    """Draw as vectors, in letters that can be read in a column of 7 inches, and the same bytes in every run."""
+    from matplotlib import rcParams
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg", metadata={"Date": None})
+    rcParams.update({"svg.hashsalt": "mtl_ref", "font.size": 9, "legend.fontsize": 8.5, "axes.titlesize": 9.5})
+
+
+if get_ipython() is not None:  # in a notebook
+    draw_for_a_page()
 
 
 def profile() -> str:
@@ -34,34 +58,93 @@ def choose(quick: T, full: T) -> T:
 
 
 def show(*objects: type | Callable[..., Any]) -> None:
-    """Show the source of classes or functions, without docstrings, as it runs; a tag links to its equation."""
-    code = "\n\n".join(source(o) for o in objects)
-    page = highlight(code, PythonLexer(), HtmlFormatter())
-    page = TAG.sub(lambda tag: f'<a href="#mjx-eqn:{tag[1]}">({tag[1]})</a>', page)
+    """Show the source of classes or functions as it runs, less docstrings and input checks.
+
+    A tag links to its equation, and a line above the code leads to the file.
+    """
+    blocks: list[str] = []
+    seen: set[str] = set()
+
+    def link(tag: re.Match[str]) -> str:
+        anchor = "" if tag[1] in seen else f'id="code:{tag[1]}" '  # a page has one place of a name
+        seen.add(tag[1])
+        return f'<a {anchor}href="#mjx-eqn:{tag[1]}">({tag[1]})</a>'
+
+    for thing in objects:
+        page = TAG.sub(link, highlight(source(thing), PythonLexer(), HtmlFormatter()))
+        blocks.append(f'<p class="source-file">{link_to_file(thing)}</p>{page}')
     # :where() has no weight, so these colours hold only where a page (Colab) has none of its own.
     style = "".join(f":where(.highlight {token}){{color:{colour}}}" for token, colour in FALLBACK.items())
-    display(HTML(f"<style>{style}</style>{page}"))
+    display(HTML(f"<style>{style}</style>{''.join(blocks)}"))
+
+
+def link_to_file(thing: type | Callable[..., Any]) -> str:
+    """A link to the file of a class or function in the repository."""
+    path = "/".join(thing.__module__.split("."))
+    path += "/__init__.py" if Path(inspect.getfile(thing)).name == "__init__.py" else ".py"
+    return f'<a href="{REPOSITORY}/blob/main/{path}">{path}</a>'
 
 
 def source(thing: type | Callable[..., Any]) -> str:
-    """The source of a class or function without its own docstring."""
+    """The source of a class or function, less its own docstring and all that only looks at its input."""
     code = textwrap.dedent(inspect.getsource(thing))
     lines = code.splitlines()
     definition = ast.parse(code).body[0]
     assert isinstance(definition, ast.ClassDef | ast.FunctionDef)
-    if ast.get_docstring(definition) is not None:
-        docstring = definition.body[0]
-        end = docstring.end_lineno or docstring.lineno
-        while end < len(lines) and not lines[end].strip():
-            end += 1
-        del lines[docstring.lineno - 1 : end]
-    return "\n".join(lines).rstrip() + "\n"
+    left_out = definition.body[: ast.get_docstring(definition) is not None]
+    for node in ast.walk(definition):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.If | ast.For):
+            left_out += [s for s in node.body if is_left_out(s, in_class=isinstance(node, ast.ClassDef))]
+    dropped = {n for s in left_out for n in range(s.lineno, (s.end_lineno or s.lineno) + 1)}
+    kept = "\n".join(line for n, line in enumerate(lines, 1) if n not in dropped)
+    kept = re.sub(r"\n{3,}", "\n\n", kept)  # a gap where something was
+    return re.sub(r":\n\n(?= )", ":\n", kept).strip() + "\n"
+
+
+def is_left_out(statement: ast.stmt, in_class: bool = False) -> bool:
+    """Whether a statement is a docstring of the whole, a check of input, or a mark for the engine."""
+    if isinstance(statement, ast.If | ast.For) and not statement.orelse:
+        return all(isinstance(inner, ast.Raise) or is_left_out(inner) for inner in statement.body)
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        called = statement.value.func
+        return getattr(called, "attr", getattr(called, "id", "")).startswith("check")
+    if in_class and isinstance(statement, ast.FunctionDef):
+        return statement.name in NOT_SHOWN
+    if in_class and isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        return statement.value is None or any(getattr(t, "id", "") in FOR_THE_ENGINE for t in targets)
+    return False
+
+
+def card(key: str) -> None:
+    """Show what there is to know of a method before its derivation: a row of the catalogue as a card.
+
+    Args:
+        key: the method's key in `mtl_ref.catalogue.CONTESTANTS`.
+    """
+    row = CONTESTANTS[key]
+    author, address = PAPERS[row.paper] if row.paper else ("none of its own", "")
+    lines = [
+        ("Formula", f"${row.formula}$"),
+        ("Looks at", row.sees),
+        ("Promise", row.promise),
+        ("Use it when", row.when),
+        ("Backward passes of the encoder", row.passes),
+        ("Remembers", row.state),
+        ("Your own priorities", row.priorities or "none"),
+        ("Call", f"`{row.call}`"),
+        ("Source", f"[{row.file}]({REPOSITORY}/blob/main/{row.file})"),
+        ("Paper", f"[{author}]({address})" if address else author),
+    ]
+    table = "\n".join(f"| **{name}** | {text} |" for name, text in lines)
+    display(Markdown(f"| {row.name[0].upper()}{row.name[1:]} | |\n|---|---|\n{table}"))
 
 
 def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0, *, full: Any = ...) -> None:
-    """Print what was expected if a value agrees with it, and raise if not.
+    """Hold a value to what was recorded for it, and raise if it does not agree.
 
-    What is printed does not depend on the machine, so that the page's text can be compared word for word.
+    In a notebook the checks of a cell are shown when the cell ends, folded to one line: each with the measured
+    value, rounded to the tolerance, and the recorded one. Elsewhere each is printed.
 
     Args:
         name: what the value is, as a reader would say it.
@@ -69,7 +152,7 @@ def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0, *
         expected: the same kind of thing; True if left out, so that `check("it falls", a > b)` checks a claim.
         tolerance: the largest allowed `abs(value - expected)`, for every number.
         full: what is expected in the full profile instead, where that is something else. None if nothing has been
-            recorded for it: then the full profile only prints the value.
+            recorded for it: then the full profile only shows the value.
 
     Raises:
         AssertionError: the value is further away than the tolerance, is nan, or has another shape.
@@ -79,18 +162,59 @@ def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0, *
     if expected is None:
         if profile() == "quick":
             raise ValueError(f"no number is recorded for {name}: give the expected value.")
-        print(f"{name}: {value} (measured; nothing is recorded for the full profile)")
+        report(name, rounded(value, tolerance), "nothing for the full profile")
         return
     if isinstance(expected, bool | str):
         holds = type(expected)(value) == expected
-        message = f"✓ {name}" if expected is True else f"✓ {name}: {expected}"
+        row = ("holds", "") if expected is True else (str(value), str(expected))
     else:
         measured, recorded = _numbers(value), _numbers(expected)
         holds = measured.shape == recorded.shape and bool(((measured - recorded).abs() <= tolerance).all())
-        message = f"✓ {name} = {expected}" + (f" (within {tolerance:g})" if tolerance else "")
+        within = f" ± {tolerance:g}" if tolerance else ""
+        row = (rounded(measured, tolerance), rounded(recorded, 0.0) + within)
     if not holds:
         raise AssertionError(f"{name} is {value}, but {expected} (within {tolerance:g}) was expected.")
-    print(message)
+    report(name, *row)
+
+
+def report(name: str, measured: str, recorded: str) -> None:
+    """Keep a check for the end of the cell, or print it where there are no cells."""
+    shell = get_ipython()
+    if shell is None:
+        print(f"✓ {name}: {measured}" + (f" (recorded {recorded})" if recorded else ""))
+        return
+    checked.append((name, measured, recorded))
+    shell.events.register("post_execute", show_checks)  # no more than once: it knows what it has
+
+
+def show_checks() -> None:
+    """Show the checks of the cell that ends, as a fold whose one line counts them."""
+    if not checked:
+        return
+    rows = [
+        f'<tr><td>{escape(name)}</td><td class="measured">{escape(measured)}</td><td>{escape(recorded)}</td></tr>'
+        for name, measured, recorded in checked
+    ]
+    said = f"✓ {len(checked)} statement{'s' * (len(checked) > 1)} checked"
+    head = '<tr><th scope="col">statement</th><th scope="col">measured</th><th scope="col">recorded</th></tr>'
+    html = (
+        f'<details class="checks"><summary>{said}</summary>\n<table>\n<thead>{head}</thead>\n<tbody>\n'
+        + "\n".join(rows)
+        + "\n</tbody>\n</table>\n</details>"
+    )
+    checked.clear()
+    display({"text/html": html, "text/plain": said}, raw=True)
+
+
+def rounded(value: Any, tolerance: float) -> str:
+    """Numbers as a reader wants them: to a tenth of the tolerance, and to six digits at most."""
+    numbers = _numbers(value)
+    if numbers.ndim:
+        return f"[{', '.join(rounded(n, tolerance) for n in numbers)}]"
+    number = numbers.item()
+    if tolerance and math.isfinite(number):
+        number = round(number, 1 - math.floor(math.log10(tolerance)))
+    return f"{number:.6g}".replace("-0", "0") if number == 0 else f"{number:.6g}"
 
 
 def _numbers(values: Any) -> torch.Tensor:

@@ -156,12 +156,14 @@ def train_epoch(
         z = model.encoder(x)
         losses = problem.losses(model.decode(z), targets)  # (T,)
         optimizer.zero_grad()
-        weights = balancer.backward(losses, shared=shared, features=z if shared is None else None)
+        features = z if shared is None else None
+        weights = balancer.backward(losses, shared=shared, features=features)
         optimizer.step()
         all_losses.append(losses.detach())
         if weights is not None:
             all_weights.append(weights)
-    return _mean_rows(all_losses), _mean_rows(all_weights) if all_weights else None
+    mean_weights = _mean_rows(all_weights) if all_weights else None
+    return _mean_rows(all_losses), mean_weights
 
 
 def _mean_rows(rows: list[Tensor]) -> list[float]:

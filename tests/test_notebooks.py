@@ -24,6 +24,7 @@ from lint import (
     Notebook,
     Rule,
     cells,
+    checks_among_other_things,
     empty_code_cells,
     equation_tags,
     figures_without_alt_text,
@@ -33,6 +34,7 @@ from lint import (
     not_executed_in_sequence,
     not_portable,
     nothing_compared,
+    open_pictures,
     open_solutions,
     rules_of,
     shown_tags_without_equation,
@@ -41,6 +43,8 @@ from lint import (
     unexpected_outputs,
     unreasoned_skips,
     unstable_text,
+    wide_figures,
+    wide_source,
     wrong_sections,
     wrong_setup_cell,
     wrong_title,
@@ -109,13 +113,15 @@ def good_notebook() -> Notebook:
     show = new_code_cell("page.show(f)", execution_count=2)
     show.outputs = [new_output("display_data", {"text/html": '<a href="#mjx-eqn:GD.1">GD.1</a>'})]
     figure = new_code_cell("plot()", execution_count=3)
-    figure.metadata = nbformat.from_dict({"mystnb": {"image": {"alt": "A line that falls. " * 3}}})
+    figure.metadata = nbformat.from_dict(
+        {"mystnb": {"image": {"alt": "A line that falls. " * 3}}, "tags": ["hide-input"]}
+    )
     figure.outputs = [new_output("display_data", {"image/png": "", "text/plain": "<Figure>"})]
     end = new_markdown_cell(
         "## What to remember, and when not to use it\n\n## Differences\n\n## Exercises\n\n"
         "<details>\n<summary>Solution</summary>\n\nIt is.\n\n</details>"
     )
-    solution = new_code_cell("1 + 1", execution_count=4, metadata={"tags": ["hide-input"]})
+    solution = new_code_cell("1 + 1", execution_count=4)
     solution.outputs = [new_output("execute_result", {"text/plain": "2"})]
     cells = [text, setup, show, figure, end, solution, new_markdown_cell("## References")]
     return new_notebook(cells=cells, metadata=copy.deepcopy(METADATA))
@@ -142,6 +148,11 @@ def no_comparison(notebook: Notebook) -> None:
     for _, cell in cells(notebook, "code"):
         if cell is not notebook.cells[FIGURE]:
             cell.outputs = []
+
+
+def append_checks(notebook: Notebook) -> None:
+    html = '<details class="checks"><summary>one</summary></details>'
+    notebook.cells[SHOW].outputs.append(new_output("display_data", {"text/html": html}))
 
 
 SPOILT: list[tuple[Rule, Callable[[Notebook], None]]] = [
@@ -177,7 +188,14 @@ SPOILT: list[tuple[Rule, Callable[[Notebook], None]]] = [
     (long_cells, append(SHOW, "\nx" * 40)),
     (wrong_sections, append(END, "\n\n## More")),
     (wrong_title, append(END, "\n\n# Another title")),
-    (open_solutions, put(SOLUTION, metadata={})),
+    (open_solutions, append(END, "\n\nText after the fold.")),
+    (open_solutions, put(SOLUTION, metadata={"tags": ["hide-input"]})),
+    (long_cells, append(FIGURE, "\nx" * 60)),
+    (checks_among_other_things, append_checks),
+    (wide_source, put(SHOW, outputs=[new_output("display_data", {"text/html": f"<pre>{'x' * 79}</pre>"})])),
+    (open_pictures, put(FIGURE, metadata={})),
+    (wide_figures, append(FIGURE, "\nplt.figure(figsize=(8, 3))")),
+    (wide_figures, append(FIGURE, "\nax.legend(fontsize=7)")),
     (nothing_compared, no_comparison),
     (unclean_metadata, put(SHOW, metadata={"execution": {"iopub.status.busy": "now"}})),
     (unclean_metadata, put(SHOW, metadata={"tags": ["hide-inptu"]})),

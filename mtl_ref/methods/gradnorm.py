@@ -51,8 +51,10 @@ class RateTerm(KeepsInitial):
         self.check(losses)
         if self.alpha == 0:
             return torch.ones_like(losses)
-        ratio = losses / self.at_first(in_float64(losses)).to(losses.device)  # (GN.2)  (T,)
-        r = ratio / ratio.mean().clamp(min=torch.finfo(ratio.dtype).tiny)  # (GN.3)  (T,)
+        initial = self.at_first(in_float64(losses)).to(losses.device)
+        ratio = losses / initial  # (GN.2)  (T,)
+        tiny = torch.finfo(ratio.dtype).tiny
+        r = ratio / ratio.mean().clamp(min=tiny)  # (GN.3)  (T,)
         return r**self.alpha
 
     def extra_repr(self) -> str:
@@ -76,7 +78,12 @@ class GradientNormalization(TakesPriorities, GradientBalancer):
         ValueError: alpha is negative or not finite, or a priority is not positive and finite.
     """
 
-    def __init__(self, alpha: float = 0.0, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        alpha: float = 0.0,
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.rate = RateTerm(alpha)
         self.set_priorities(priorities)
@@ -93,7 +100,8 @@ class GradientNormalization(TakesPriorities, GradientBalancer):
             losses = torch.ones_like(norms)
         check_losses(losses, num_tasks=len(M))
         check_losses(losses, self.tasks_with_priority)
-        w = self.priorities.to(norms) * self.rate(losses) / norms  # (GN.4)  (T,)
+        v = self.priorities.to(norms)
+        w = v * self.rate(losses) / norms  # (GN.4)  (T,)
         return torch.where(norms > 0, w, 0.0)
 
 
@@ -157,10 +165,11 @@ class GradNorm(TakesPriorities, LossBalancer):
             raise ValueError(f"update is {update!r}, but must be one of {list(UPDATES)}.")
         self.lr, self.rule = lr, update
         self.rate = RateTerm(alpha)
-        self.register_buffer("weights", torch.ones(num_tasks, dtype=torch.float64))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))  # Adam's, and its two moments
-        self.register_buffer("m", torch.zeros(num_tasks, dtype=torch.float64))
-        self.register_buffer("v", torch.zeros(num_tasks, dtype=torch.float64))
+        zeros = torch.zeros(num_tasks, dtype=torch.float64)
+        self.register_buffer("weights", zeros + 1)
+        self.register_buffer("steps", zeros.new_zeros(()))  # Adam's,
+        self.register_buffer("m", zeros.clone())  # and its two moments
+        self.register_buffer("v", zeros.clone())
         self.set_priorities(priorities, num_tasks, mean_one=True)
         self.priorities = self.priorities.double()
         self.passed = 0  # how often w could have learned, but did not
@@ -186,18 +195,25 @@ class GradNorm(TakesPriorities, LossBalancer):
                 stacklevel=2,
             )
 
-    def weights_at(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
-        """The weights w as they are, shape (T,); then they learn, where norms and losses are finite."""
+    def weights_at(
+        self,
+        losses: Tensor,
+        norms: Tensor | None = None,
+    ) -> Tensor:
+        """The weights w as they are, (T,); after that they learn."""
         check_losses(losses, num_tasks=len(self.weights))
         self.rate.check(losses)
         self.passed = 0
         used = self.weights.to(losses)
-        if norms is not None and norms.isfinite().all() and losses.isfinite().all():
-            self.update(norms.to(self.weights.device), in_float64(losses).to(self.weights.device))
+        if norms is None or not norms.isfinite().all():
+            return used
+        if losses.isfinite().all():
+            norms = norms.to(self.weights.device)
+            self.update(norms, in_float64(losses).to(self.weights.device))
         return used
 
     def update(self, norms: Tensor, losses: Tensor) -> None:
-        """One step of w from the norms ‖∇_W Lᵢ‖ and the losses, shape (T,) each, float64."""
+        """One step of w from the norms ‖∇_W Lᵢ‖ and the losses, (T,) each."""
         G = self.weights * norms  # (GN.6)  (T,)
         G_bar = G.sum() / norms.count_nonzero().clamp(min=1)  # (GN.7)
         target = G_bar * self.priorities * self.rate(losses)  # (GN.8)  (T,)
@@ -206,14 +222,16 @@ class GradNorm(TakesPriorities, LossBalancer):
         self.weights = w * self.weights.sum() / w.sum()  # (GN.11)
 
     def stepped(self, slope: Tensor) -> Tensor:
-        """w after a step of the rule, positive, from the derivative of L_grad, shape (T,) each."""
+        """w > 0 after a step of the rule, from ∂L_grad/∂w, (T,) each."""
         if self.rule == "relative":
-            return self.weights * torch.exp(-self.lr * torch.sign(slope))  # (GN.10)
+            step = self.lr * torch.sign(slope)
+            return self.weights * torch.exp(-step)  # (GN.10)
         if self.rule == "adam":
             self.steps = self.steps + 1
             self.m = 0.9 * self.m + 0.1 * slope  # (GN.12)
             self.v = 0.999 * self.v + 0.001 * slope**2  # (GN.13)
-            m, v = self.m / (1 - 0.9**self.steps), self.v / (1 - 0.999**self.steps)
+            m = self.m / (1 - 0.9**self.steps)
+            v = self.v / (1 - 0.999**self.steps)
             slope = m / (v.sqrt() + 1e-8)  # (GN.14)
         return (self.weights - self.lr * slope).clamp(min=FLOOR)  # (GN.15)
 

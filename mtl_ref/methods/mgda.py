@@ -37,7 +37,11 @@ class MGDA(GradientBalancer):
             there are not two tasks with `min_norm_two`.
     """
 
-    def __init__(self, solver: Callable[[Tensor], Tensor] = min_norm, normalize: str = "none") -> None:
+    def __init__(
+        self,
+        solver: Callable[[Tensor], Tensor] = min_norm,
+        normalize: str = "none",
+    ) -> None:
         super().__init__()
         if normalize not in NORMALIZERS:
             raise ValueError(f"normalize is {normalize!r}, but must be one of {list(NORMALIZERS)}.")

@@ -29,12 +29,15 @@ class InitialLossScaling(TakesPriorities, KeepsInitial, LossBalancer):
         priorities: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.initial = torch.empty(0) if initial is None else as_vector(initial, "the initial loss", True)
-        self.set_priorities(priorities, None if initial is None else len(self.initial))
+        self.initial = torch.empty(0)
+        if initial is not None:
+            self.initial = as_vector(initial, "the initial loss", True)
+        self.set_priorities(priorities, len(self.initial) or None)
 
     def forward(self, losses: Tensor) -> Tensor:
         self.check_initial(losses, self.tasks_with_priority, kept=True)
-        return (self.priorities * losses / self.at_first(losses)).sum()  # (IS.1)
+        v, initial = self.priorities, self.at_first(losses)  # (T,)
+        return (v * losses / initial).sum()  # (IS.1)
 
 
 class PriorLossScaling(TakesPriorities, LossBalancer):
@@ -53,10 +56,14 @@ class PriorLossScaling(TakesPriorities, LossBalancer):
     per_task = ("prior",)
 
     def __init__(
-        self, prior: Tensor | Sequence[float], *, priorities: Tensor | Sequence[float] | None = None
+        self,
+        prior: Tensor | Sequence[float],
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.register_buffer("prior", as_vector(prior, "the prior loss", positive=True))
+        prior = as_vector(prior, "the prior loss", positive=True)
+        self.register_buffer("prior", prior)
         self.set_priorities(priorities, len(self.prior))
 
     def forward(self, losses: Tensor) -> Tensor:
@@ -79,13 +86,18 @@ class RealTimeLossScaling(TakesPriorities, LossBalancer):
         ValueError: a priority is not positive and finite.
     """
 
-    def __init__(self, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.set_priorities(priorities)
 
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, self.tasks_with_priority, positive=True)
-        return (self.priorities.to(losses) * losses / losses.detach()).sum()  # (RS.1)
+        v = self.priorities.to(losses)
+        return (v * losses / losses.detach()).sum()  # (RS.1)
 
 
 class GeometricMean(TakesPriorities, LossBalancer):
@@ -99,13 +111,18 @@ class GeometricMean(TakesPriorities, LossBalancer):
         ValueError: a priority is not positive and finite.
     """
 
-    def __init__(self, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.set_priorities(priorities, mean_one=True)
 
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, self.tasks_with_priority, positive=True)
-        return (self.priorities.to(losses) * torch.log(losses)).mean().exp()  # (GM.1)
+        v = self.priorities.to(losses)
+        return (v * torch.log(losses)).mean().exp()  # (GM.1)
 
 
 class PowerMean(TakesPriorities, LossBalancer):
@@ -120,7 +137,12 @@ class PowerMean(TakesPriorities, LossBalancer):
         ValueError: gamma is not finite, or a priority is not positive and finite.
     """
 
-    def __init__(self, gamma: float, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        gamma: float,
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if not math.isfinite(gamma):
             raise ValueError(f"gamma is {gamma}, but must be a finite number.")
@@ -130,16 +152,20 @@ class PowerMean(TakesPriorities, LossBalancer):
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, self.tasks_with_priority, positive=True)
         if self.gamma == 0:
-            return (self.priorities.to(losses) * torch.log(losses)).mean().exp()  # (GM.1)
+            v = self.priorities.to(losses)
+            return (v * torch.log(losses)).mean().exp()  # (GM.1)
         logs = torch.log(in_float64(losses))  # (T,)
-        largest = logs.amax() if self.gamma > 0 else logs.amin()  # of the powers, so that none overflows
+        # the largest power is divided by, so that none overflows
+        largest = logs.amax() if self.gamma > 0 else logs.amin()
         v = self.priorities.to(logs)
-        powers = self.gamma * (logs - largest)  # (T,), logarithms of Lᵢ^γ, all ≤ 0
-        if powers.amin() > -1:  # logsumexp would lose the digits of a mean close to 1
+        powers = self.gamma * (logs - largest)  # (T,), log Lᵢ^γ, all ≤ 0
+        if powers.amin() > -1:  # logsumexp would lose digits near 1
             log_mean = torch.log1p((v * torch.expm1(powers)).mean())
         else:
-            log_mean = torch.logsumexp(powers + v.log(), 0) - math.log(len(losses))
-        return torch.exp(largest + log_mean / self.gamma).to(losses.dtype).to(losses.device)  # (PM.1)
+            log_sum = torch.logsumexp(powers + v.log(), 0)
+            log_mean = log_sum - math.log(len(losses))
+        mean = torch.exp(largest + log_mean / self.gamma)  # (PM.1)
+        return mean.to(losses.dtype).to(losses.device)
 
     def extra_repr(self) -> str:
         return ", ".join(filter(None, [f"gamma={self.gamma}", super().extra_repr()]))
@@ -158,7 +184,8 @@ def prior_cross_entropy(frequencies: Tensor | Sequence[float]) -> float:
     Args:
         frequencies: counts or frequencies of the K classes, shape (K,), all ≥ 0, not all zero.
     """
-    counts = as_vector(torch.as_tensor(frequencies, dtype=torch.float64), "the class frequency")
+    counts = torch.as_tensor(frequencies, dtype=torch.float64)
+    counts = as_vector(counts, "the class frequency")
     if counts.sum() == 0:
         raise ValueError("the class frequencies are all zero.")
     p = counts / counts.sum()

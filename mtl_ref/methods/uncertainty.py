@@ -33,7 +33,12 @@ class UncertaintyWeighting(TakesPriorities, LossBalancer):
     sees_losses = False
     per_task = ("s", "halves")
 
-    def __init__(self, kinds: Sequence[str], *, priorities: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if isinstance(kinds, str) or len(kinds) == 0:
             raise ValueError(f"kinds must be a list of one kind per task, but is {kinds!r}.")
@@ -46,7 +51,8 @@ class UncertaintyWeighting(TakesPriorities, LossBalancer):
                 )
         self.kinds = tuple(kinds)
         self.s = nn.Parameter(torch.zeros(len(kinds)))  # (UW.1) s = log σ²
-        self.register_buffer("halves", torch.tensor([factor[kind] for kind in kinds]), persistent=False)
+        halves = torch.tensor([factor[kind] for kind in kinds])
+        self.register_buffer("halves", halves, persistent=False)
         self.set_priorities(priorities, len(kinds))
 
     def forward(self, losses: Tensor) -> Tensor:
@@ -81,7 +87,12 @@ class AutomaticWeightedLoss(TakesPriorities, LossBalancer):
     sees_losses = False
     per_task = ("c",)
 
-    def __init__(self, num_tasks: int, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        num_tasks: int,
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if num_tasks < 1:
             raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
@@ -91,7 +102,8 @@ class AutomaticWeightedLoss(TakesPriorities, LossBalancer):
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, num_tasks=len(self.c))
         weighted = losses / (2 * self.c**2)  # (AW.1)
-        return (self.priorities * (weighted + torch.log(1 + self.c**2))).sum()  # (AW.2)
+        penalty = torch.log(1 + self.c**2)
+        return (self.priorities * (weighted + penalty)).sum()  # (AW.2)
 
     @property
     def weights(self) -> Tensor:

@@ -25,16 +25,23 @@ def min_norm_two(M: Tensor) -> Tensor:
         ValueError: M is not the Gram matrix of two gradients.
     """
     M = check_gram(M, 2)
-    toward = torch.stack([M[1, 1] - M[0, 1], M[0, 0] - M[0, 1]])  # ⟨g₂ − g₁, g₂⟩ and ⟨g₁ − g₂, g₁⟩
+    # ⟨g₂ − g₁, g₂⟩ and ⟨g₁ − g₂, g₁⟩
+    toward = torch.stack([M[1, 1] - M[0, 1], M[0, 0] - M[0, 1]])
     toward = toward.clamp(min=0)
     distance = toward.sum()  # ‖g₁ − g₂‖², or less where one end takes all
-    return toward / distance if distance > 0 else torch.full_like(toward, 0.5)  # (MN.1)
+    if distance == 0:
+        return torch.full_like(toward, 0.5)
+    return toward / distance  # (MN.1)
 
 
 min_norm_two.num_tasks = 2  # type: ignore[attr-defined]
 
 
-def frank_wolfe(M: Tensor, iterations: int = 250, tolerance: float = 1e-8) -> Tensor:
+def frank_wolfe(
+    M: Tensor,
+    iterations: int = 250,
+    tolerance: float = 1e-8,
+) -> Tensor:
     """Sener and Koltun's Algorithm 2, with argmin where slides print argmax.
 
     Args:
@@ -101,22 +108,25 @@ def active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
     gradients there were 3 solves in the median, 22 in one of a hundred, and 66 at most.
     """
     ridge = rounding(C)
-    C = C + ridge * np.eye(len(b))  # strictly convex: equal and opposite gradients can be solved
-    y, support, visited = np.full(len(b), 1 / b.sum()), np.full(len(b), True), set()
+    C = C + ridge * np.eye(len(b))  # strictly convex
+    y = np.full(len(b), 1 / b.sum())
+    support, visited = np.full(len(b), True), set()
     while True:
         target = np.zeros_like(y)
-        target[support] = np.linalg.solve(C[np.ix_(support, support)], b[support])
-        least = 1 / (b @ target)  # yᵀ C y at the target: as a product, it would drown in rounding
+        within = C[np.ix_(support, support)]
+        target[support] = np.linalg.solve(within, b[support])
+        least = 1 / (b @ target)  # yᵀ C y at the target
         target *= least  # (MN.3)
         clipped = np.maximum(target, 0) / (b @ np.maximum(target, 0))
         if (target >= 0).all():
             y = target
-            newcomers = ~support & (C @ y - least * b < -ridge * y.sum())  # (MN.4)
+            lower = C @ y - least * b < -ridge * y.sum()  # (MN.4)
+            newcomers = ~support & lower
             if not newcomers.any() or support.tobytes() in visited:
                 return y
             visited.add(support.tobytes())
             support = support | newcomers
-        elif clipped @ C @ clipped < y @ C @ y:  # all that is negative leaves at once
+        elif clipped @ C @ clipped < y @ C @ y:  # all negative ones leave
             y = clipped
             support = y > 0
         else:

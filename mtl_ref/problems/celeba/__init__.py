@@ -106,7 +106,8 @@ class CelebA(Problem):
     def model(self) -> HardSharing:
         """The encoder, and one linear layer whose T rows are the heads."""
         build, features = ENCODERS[self.encoder]
-        return HardSharing(build(), {"attributes": nn.Linear(features, len(self.tasks))})
+        heads = nn.Linear(features, len(self.tasks))
+        return HardSharing(build(), {"attributes": heads})
 
     def batches(
         self, split: str, generator: torch.Generator | None = None
@@ -115,9 +116,17 @@ class CelebA(Problem):
         for index in batch_indices(len(images), self.batch_size, generator, self.device):
             yield images[index] / 127.5 - 1, {"attributes": targets[index].float()}
 
-    def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        logits, answers = outputs["attributes"], targets["attributes"]  # (N, T)
-        return F.binary_cross_entropy_with_logits(logits, answers, reduction="none").mean(0)  # (CB.1)
+    def losses(
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
+    ) -> Tensor:
+        losses = F.binary_cross_entropy_with_logits(
+            outputs["attributes"],
+            targets["attributes"],
+            reduction="none",
+        )  # (N, T)
+        return losses.mean(0)  # (CB.1)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
@@ -143,7 +152,7 @@ def resnet18_encoder() -> nn.Module:
     encoder: nn.Module = torchvision.models.resnet18()
     encoder.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     encoder.maxpool = nn.Identity()
-    encoder.avgpool = nn.AdaptiveAvgPool2d(2)  # of 8×8 places with 512 channels
+    encoder.avgpool = nn.AdaptiveAvgPool2d(2)  # of 8×8 places
     encoder.fc = nn.Identity()
     return encoder
 
