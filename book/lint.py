@@ -30,7 +30,7 @@ METADATA = {
 CELL_METADATA = {"tags", "mystnb"}
 HIDDEN = {"hide-input", "hide-cell"}
 NOT_COMPARED = {"nbval-skip", "nbval-ignore-output"}
-TAGS = HIDDEN | NOT_COMPARED | {"hide-output", "remove-cell", "raises-exception"}
+TAGS = HIDDEN | NOT_COMPARED | {"hide-output", "remove-cell", "remove-input", "raises-exception"}
 CHECKS = '<details class="checks">'
 LAST_SECTIONS = ["What to remember", "Differences", "Exercises", "References"]
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -178,6 +179,56 @@ def sideways_scrolling(visit: Visit) -> list[str]:
     return wide + ([f"the page is {width} pixels wide"] if width > PHONE["width"] else [])
 
 
+SEEN = """const seen = e => e.offsetParent !== null && e.getBoundingClientRect().height > 0;
+    const screen = 900, article = document.querySelector('article'), top = article.getBoundingClientRect().top;"""
+
+
+def cut_code(visit: Visit) -> list[str]:
+    """Lines of code that do not fit the column."""
+    return visit.js(
+        f"""() => {{ {SEEN}
+          return [...article.querySelectorAll('pre')].filter(seen).filter(e => e.scrollWidth > e.clientWidth + 1)
+              .map(e => 'cut off: ' + e.textContent.trim().slice(0, 80)); }}"""
+    )
+
+
+def open_checks(visit: Visit) -> list[str]:
+    """Lists of checks that a reader has not asked for."""
+    return visit.js(
+        f"""() => {{ {SEEN}
+          return [...article.querySelectorAll('.checks tr')].filter(seen)
+              .map(e => 'not folded: ' + e.textContent); }}"""
+    )
+
+
+def stops_at_formulas(visit: Visit) -> list[str]:
+    """Formulas at which the tabulator key stops."""
+    return visit.js("[...document.querySelectorAll('mjx-container[tabindex]')].map(e => e.textContent)")
+
+
+def is_chapter(visit: Visit) -> bool:
+    return not re.match(r"book/|notebooks/errata", visit.name)
+
+
+def long_page(visit: Visit) -> list[str]:
+    """A chapter of more than 18 screens."""
+    screens = visit.js("document.querySelector('article').getBoundingClientRect().height / 900")
+    return [f"{screens:.1f} screens"] if is_chapter(visit) and screens > 18 else []
+
+
+def long_stretches(visit: Visit) -> list[str]:
+    """More than four screens of a chapter without a picture or a table."""
+    ends = visit.js(
+        f"""() => {{ {SEEN}
+          const box = e => e.getBoundingClientRect();
+          const rests = [...article.querySelectorAll('img, table')].filter(seen).filter(e => box(e).height > 60);
+          const ends = [0, ...rests.flatMap(e => [box(e).top - top, box(e).bottom - top]), box(article).height];
+          return ends.map(end => end / screen).sort((a, b) => a - b); }}"""
+    )
+    gaps = [(a, b) for a, b in pairwise(ends) if b - a > 4]
+    return [f"neither picture nor table from screen {a:.1f} to {b:.1f}" for a, b in gaps if is_chapter(visit)]
+
+
 def inaccessible(visit: Visit, theme: str) -> list[str]:
     visit.js(f"document.documentElement.dataset.theme = '{theme}'")
     visit.page.add_style_tag(content="* { transition: none !important; }")
@@ -200,6 +251,11 @@ CHECKS: dict[str, Callable[[Visit], list[str]]] = {
     "third parties": third_parties,
     "images": images_without_alt_text,
     "links": broken_links,
+    "cut code": cut_code,
+    "checks": open_checks,
+    "tab stops": stops_at_formulas,
+    "length": long_page,
+    "stretches": long_stretches,
     "width": sideways_scrolling,
     "light": partial(inaccessible, theme="light"),
     "dark": partial(inaccessible, theme="dark"),
@@ -256,7 +312,8 @@ def test_search_needs_no_third_party(book: Site, check: Callable[[Visit], list[s
 
 
 GOOD = r"""<!doctype html><html lang="en" data-theme="light"><head><title>A page</title>
-<script>window.MathJax = {options: {processHtmlClass: 'math', ignoreHtmlClass: '.*'}};</script>
+<script>window.MathJax = {options: {processHtmlClass: 'math', ignoreHtmlClass: '.*',
+  menuOptions: {settings: {inTabOrder: false}}}};</script>
 <script defer src="_static/mathjax/tex-chtml.js"></script></head>
 <body><article id="top"><h1>A page</h1><p>Prose, <a href="#top">a link</a> and
 <a href="#mjx-eqn:GD.1">another</a>.</p><div class="math">\[x = y \tag{GD.1}\]</div>
@@ -282,6 +339,11 @@ SPOILT = {
         '<a href="#mjx-eqn:GD.2">x</a>',
         '<a href="other.html#missing">x</a>',
     ],
+    "cut code": [f"<pre style='width: 20rem; overflow: auto'>{'x' * 80}</pre>"],
+    "checks": ['<div class="checks"><table><tr><td>1 = 1</td></tr></table></div>'],
+    "tab stops": ['<mjx-container tabindex="0">x</mjx-container>'],
+    "length": ['<div style="height: 17000px">x</div>'],
+    "stretches": ['<div style="height: 4000px">x</div>'],
     "width": [
         '<div style="width: 900px">x</div>',
         '<div style="display: flex; flex-direction: row-reverse; overflow: auto">'
