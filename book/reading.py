@@ -4,6 +4,7 @@ r"""A Sphinx extension for readers: what proves a page is folded, and what belon
 - The code of a picture is folded, and the picture's caption is the first sentence of its alternative text.
 - The code of an exercise's solution goes into the fold of the solution, which ends the cell before it.
 - A tag in the text, as (PC.3), leads to its equation; an equation leads to the line of code that computes it.
+- A method's card offers the method as one file.
 
 In a notebook itself, and in Colab, cells are open, each list of checks under its own fold.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import one_file
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -112,11 +114,28 @@ def link_tags(app: Sphinx, doctree: nodes.document) -> None:
             text.parent.replace(text, list(linked(app, page, text)))
 
 
+def offer_files(app: Sphinx, doctree: nodes.document) -> None:
+    """Make the name of a file that the book offers a link to it."""
+    for literal in list(doctree.findall(nodes.literal)):
+        if re.fullmatch(r"downloads/[\w-]+\.py", literal.astext()):
+            up = "../" * app.env.docname.count("/")
+            name = literal.astext().removeprefix("downloads/")
+            html = f'<a href="{up}{literal.astext()}" download>{name}, one file to copy</a>'
+            literal.replace_self(nodes.raw("", html, format="html"))
+
+
+def write_files(app: Sphinx, error: Exception | None) -> None:
+    """Put the files beside the finished pages."""
+    if error is None and app.builder.name == "html":
+        one_file.write(Path(app.outdir) / "downloads")
+
+
 def read(app: Sphinx, doctree: nodes.document) -> None:
     """What happens to a page when it has been read."""
     fold_cells(doctree)
     caption_pictures(doctree)
     link_tags(app, doctree)
+    offer_files(app, doctree)
 
 
 def find_equations(app: Sphinx, env: Any, docnames: list[str]) -> None:
@@ -128,4 +147,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("env-before-read-docs", find_equations)
     app.connect("doctree-read", read)
+    app.connect("build-finished", write_files)
     return {"parallel_read_safe": True}

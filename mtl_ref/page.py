@@ -18,15 +18,15 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from mtl_ref.catalogue import CONTESTANTS, PAPERS
+from mtl_ref.catalogue import CONTESTANTS, PAPERS, ROWS
 
 T = TypeVar("T")
 
 REPOSITORY = "https://github.com/mtl-ref/mtl-ref"
 TAG = re.compile(r"\(([A-Z]{2}\.\d+)\)")
 FALLBACK = {".c1": "#6a737d", ".k": "#cf222e", ".s2": "#0a7d55", ".mf": "#8250df", ".mi": "#8250df"}
-NOT_SHOWN = {"check", "warn", "extra_repr"}  # methods that say what is wrong, or print
-FOR_THE_ENGINE = {"exact", "per_task", "sees_losses", "sees_norms"}
+NOT_SHOWN = {"check", "extra_repr"}  # methods that say what is wrong, or print
+FOR_THE_ENGINE = {"exact", "per_task", "sees_losses"}
 
 checked: list[tuple[str, str, str]] = []  # of this cell: what was checked, as measured and as recorded
 
@@ -123,6 +123,7 @@ def card(key: str) -> None:
         key: the method's key in `mtl_ref.catalogue.CONTESTANTS`.
     """
     row = CONTESTANTS[key]
+    file = next(r.key for r in ROWS if r.call.split("(")[0] == row.call.split("(")[0])
     author, address = PAPERS[row.paper] if row.paper else ("none of its own", "")
     lines = [
         ("Formula", f"${row.formula}$"),
@@ -135,6 +136,7 @@ def card(key: str) -> None:
         ("Call", f"`{row.call}`"),
         ("Source", f"[{row.file}]({REPOSITORY}/blob/main/{row.file})"),
         ("Paper", f"[{author}]({address})" if address else author),
+        ("Without the package", f"`downloads/{file}.py`"),
     ]
     table = "\n".join(f"| **{name}** | {text} |" for name, text in lines)
     display(Markdown(f"| {row.name[0].upper()}{row.name[1:]} | |\n|---|---|\n{table}"))

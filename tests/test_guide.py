@@ -3,6 +3,7 @@
 import json
 import re
 from functools import cache
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -19,16 +20,18 @@ CITED = re.findall(r"\[\^([\w-]+)\](?!:)", TEXT)
 
 @cache
 def checks(notebook: str) -> dict[str, list[str]]:
-    """What the checks in each section of a notebook printed when it was stored, by the section's anchor."""
-    printed: dict[str, list[str]] = {}
+    """The names of the checks in each section of a stored notebook, by the section's anchor."""
+    names: dict[str, list[str]] = {}
     anchor = ""
     for cell in json.loads((GUIDE.parent / notebook).read_text())["cells"]:
         if cell["cell_type"] == "markdown":
             for title in re.findall(r"^#+ +(.+?) *$", "".join(cell["source"]), flags=re.M):
                 anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-        lines = "".join("".join(output.get("text", "")) for output in cell.get("outputs", [])).splitlines()
-        printed.setdefault(anchor, []).extend(line[2:] for line in lines if line.startswith("✓ "))
-    return printed
+        html = "".join("".join(o.get("data", {}).get("text/html", "")) for o in cell.get("outputs", []))
+        names.setdefault(anchor, []).extend(
+            map(unescape, re.findall(r'<td>([^<]+)</td><td class="measured">', html))
+        )
+    return names
 
 
 def faults(note: str) -> list[str]:
@@ -36,10 +39,10 @@ def faults(note: str) -> list[str]:
     links = re.findall(r"\]\(([^)#]+)#([^)]+)\)<!-- (`.+?`) -->", note)
     wrong = [] if links and len(links) == note.count("](") else [f"a link names no check: {note}"]
     for notebook, anchor, names in links:
-        printed = checks(notebook).get(anchor, [])
-        for name in re.findall(r"`([^`]+)`", names):
-            if not any(line == name or line.startswith((f"{name} = ", f"{name}: ")) for line in printed):
-                wrong.append(f"{notebook}#{anchor} has no check {name!r}")
+        held = checks(notebook).get(anchor, [])
+        wrong += [
+            f"{notebook}#{anchor} has no check {n!r}" for n in re.findall(r"`([^`]+)`", names) if n not in held
+        ]
     return wrong
 
 

@@ -1,0 +1,102 @@
+"""The engine of the single files that readers may copy: one process, and every task in every batch.
+
+That of the package (`mtl_ref.balancer`) also takes several processes, missing labels, micro-batches and mixed
+precision, and looks at what it is given.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class TakesPriorities(nn.Module):
+    """Part of a method that takes a user's own weights v, shape (T,)."""
+
+    def set_priorities(
+        self,
+        priorities: Tensor | Sequence[float] | None,
+        num_tasks: int | None = None,
+        mean_one: bool = False,
+    ) -> None:
+        """Keep v; with `mean_one` divided by its mean."""
+        v = torch.as_tensor(1.0 if priorities is None else priorities)
+        self.register_buffer("priorities", v / v.mean() if mean_one else v)
+
+
+class KeepsInitial(nn.Module):
+    """Part of a method that keeps the first losses, shape (T,). Save and restore `initial` yourself."""
+
+    def at_first(self, losses: Tensor) -> Tensor:
+        """L(0), shape (T,)."""
+        if len(self.initial) == 0:
+            self.initial = losses.detach().clone()
+        return self.initial.to(losses.device)
+
+
+class LossBalancer(nn.Module):
+    """A method that combines the losses, shape (T,), into one scalar."""
+
+    sees_norms = False
+
+    def backward(
+        self,
+        losses: Tensor,
+        *,
+        shared: Iterable[nn.Parameter] | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Leave the gradients of `forward(losses)`; returns the task weights, shape (T,)."""
+        if self.sees_norms:
+            inputs = list(shared) if features is None else [features]
+            weights = self.weights_at(losses.detach(), task_gradients(losses, inputs).norm(dim=1))
+            (weights * losses).sum().backward()
+            return weights
+        losses.retain_grad()
+        self(losses).backward()
+        return losses.grad
+
+
+class GradientBalancer(nn.Module):
+    """A method that combines the gradients of the tasks into one direction to subtract."""
+
+    def weights_of(self, J: Tensor, losses: Tensor | None) -> Tensor:
+        """The task weights α, shape (T,), from the Gram matrix M = J Jᵀ in float64."""
+        exact = J.detach().double()
+        losses = None if losses is None else losses.detach().double()
+        return self.task_weights(exact @ exact.T, losses).to(J)
+
+    def forward(self, gradients: Tensor, losses: Tensor | None = None) -> Tensor:
+        """The direction d = Jᵀ α, shape (P,), from J, shape (T, P)."""
+        return self.weights_of(gradients, losses) @ gradients
+
+    def backward(
+        self,
+        losses: Tensor,
+        *,
+        shared: Iterable[nn.Parameter] | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """Leave d on the shared parameters, or send it back through the features, and return α, shape (T,).
+
+        All other parameters receive the gradients of the losses that depend on them, unscaled.
+        """
+        inputs = list(shared) if features is None else [features]
+        J = task_gradients(losses, inputs)  # (T, P)
+        alpha = self.weights_of(J, losses)  # (T,)
+        pieces = (alpha @ J).split([x.numel() for x in inputs])
+        directions = [piece.view_as(x) for piece, x in zip(pieces, inputs, strict=True)]
+        hooks = [x.register_hook(lambda _, d=d: d) for x, d in zip(inputs, directions, strict=True)]
+        losses.sum().backward()  # where a hook is, its d goes on in place of the sum of the gradients
+        for hook in hooks:
+            hook.remove()
+        return alpha
+
+
+def task_gradients(losses: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """The T gradients with respect to the inputs, the rows of J, shape (T, P)."""
+    rows = []
+    for loss in losses:
+        found = torch.autograd.grad(loss, inputs, retain_graph=True, materialize_grads=True)
+        rows.append(torch.cat([gradient.flatten() for gradient in found]))
+    return torch.stack(rows)
