@@ -76,11 +76,11 @@ def text(row: Method) -> str:
     imports = sorted(line for key, line in IMPORTS.items() if key in used)
     others = [line for line in imports if line.endswith(("torch", "np", "Tensor", "nn"))]
     standard = [line for line in imports if line not in others]
-    paper = f"{PAPERS[row.paper][0]}, {PAPERS[row.paper][1]}. " if row.paper else ""
+    paper = f"{PAPERS[row.paper][0]}, {PAPERS[row.paper][1]}.\n" if row.paper else ""
     title = row.title[0].upper() + row.title[1:]
     head = (
         f'"""{title}, from the book Balancing Many Losses, version {mtl.__version__}.\n\n'
-        f"{paper}\nLine for line from its formulas; a tag such as ({row.tag}) names the equation in\n".lstrip()
+        f"{paper}Line for line from its formulas; a tag such as ({row.tag}) names the equation in\n"
         f"{page.REPOSITORY}/blob/main/notebooks/{row.chapter}.ipynb\n\n"
         f"    balancer = {row.call.removeprefix('mtl.')}\n"
         "    optimizer.zero_grad()\n"
