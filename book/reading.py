@@ -4,20 +4,23 @@ r"""A Sphinx extension for readers: what proves a page is folded, and what belon
 - The code of a picture is folded, and the picture's caption is the first sentence of its alternative text.
 - The code of an exercise's solution goes into the fold of the solution, which ends the cell before it.
 - A tag in the text, as (PC.3), leads to its equation; an equation leads to the line of code that computes it.
-- A method's card offers the method as one file.
+- A method's card offers the method as one file, and the landing page shows a picture; both are made in the build.
 
 In a notebook itself, and in Colab, cells are open, each list of checks under its own fold.
 """
 
 import re
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import landing_picture
 import nbformat
 import one_file
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 CHECKS = re.compile(r'<details class="checks"><summary>(.+?)</summary>(.+?)</details>', re.DOTALL)
 END = "</details>"
@@ -66,10 +69,15 @@ def caption_pictures(doctree: nodes.document) -> None:
     for cell in doctree.findall(is_cell):
         for image in list(cell.findall(nodes.image)):
             first = re.match(r".+?[.:](?=\s|$)", image.get("alt", ""), re.DOTALL)
-            if first and not isinstance(image.parent, nodes.figure):
-                figure = nodes.figure()
-                image.replace_self(figure)
-                figure += [image, nodes.caption("", first[0].rstrip(".:") + ".")]
+            if first and isinstance(image.parent, nodes.container | nodes.paragraph):
+                caption = f"<figcaption>{escape(first[0].rstrip('.:'))}.</figcaption></figure>"
+                image.replace_self(
+                    [
+                        nodes.raw("", "<figure>", format="html"),
+                        image.deepcopy(),
+                        nodes.raw("", caption, format="html"),
+                    ]
+                )
 
 
 def equations(app: Sphinx) -> dict[str, str]:
@@ -124,10 +132,20 @@ def offer_files(app: Sphinx, doctree: nodes.document) -> None:
             literal.replace_self(nodes.raw("", html, format="html"))
 
 
+class TwoGradients(SphinxDirective):
+    """The picture of the landing page."""
+
+    def run(self) -> list[nodes.Node]:
+        """The picture, which is drawn when the pages are finished."""
+        html = f'<p><img class="wide" src="../_static/two_gradients.svg" alt="{landing_picture.ALT}"></p>'
+        return [nodes.raw("", html, format="html")]
+
+
 def write_files(app: Sphinx, error: Exception | None) -> None:
-    """Put the files beside the finished pages."""
+    """Put what is made in the build beside the finished pages."""
     if error is None and app.builder.name == "html":
         one_file.write(Path(app.outdir) / "downloads")
+        landing_picture.draw(Path(app.outdir) / "_static" / "two_gradients.svg")
 
 
 def read(app: Sphinx, doctree: nodes.document) -> None:
@@ -145,6 +163,7 @@ def find_equations(app: Sphinx, env: Any, docnames: list[str]) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.add_directive("two-gradients", TwoGradients)
     app.connect("env-before-read-docs", find_equations)
     app.connect("doctree-read", read)
     app.connect("build-finished", write_files)
