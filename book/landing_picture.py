@@ -30,8 +30,8 @@ ALT = (
 
 
 def draw(path: Path) -> None:
-    """Draw the picture as an SVG file, the same bytes each time."""
-    figure = Figure(figsize=(7, 3.9), layout="constrained")
+    """Draw the picture as an SVG or a PNG file, the same bytes each time."""
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     x, y = np.meshgrid(np.linspace(-1.3, 4.1, 300), np.linspace(-0.3, 2.6, 300))
     for (gx, gy), colour in zip(J.tolist(), ("#0072B2", "#D55E00"), strict=True):
@@ -46,7 +46,8 @@ def draw(path: Path) -> None:
     axes.set(xlim=(-1.3, 4.1), ylim=(-0.3, 2.6), aspect="equal")
     axes.set_axis_off()
     with mpl.rc_context({"svg.hashsalt": "mtl_ref"}):
-        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+        svg = path.suffix == ".svg"
+        figure.savefig(path, transparent=svg, dpi=170, metadata={"Date" if svg else "Software": None})
 
 
 def arrow(axes: Axes, tip: list[float], name: str, colour: str, place: tuple[float, float]) -> None:

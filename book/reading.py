@@ -4,7 +4,7 @@ r"""A Sphinx extension for readers: what proves a page is folded, and what belon
 - The code of a picture is folded, and the picture's caption is the first sentence of its alternative text.
 - The code of an exercise's solution goes into the fold of the solution, which ends the cell before it.
 - A tag in the text, as (PC.3), leads to its equation; an equation leads to the line of code that computes it.
-- A method's card offers the method as one file, and the landing page shows a picture; both are made in the build.
+- A method's card offers the method as one file, which `publish.py` writes.
 
 In a notebook itself, and in Colab, cells are open, each list of checks under its own fold.
 """
@@ -15,12 +15,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import landing_picture
 import nbformat
-import one_file
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 CHECKS = re.compile(r'<details class="checks"><summary>(.+?)</summary>(.+?)</details>', re.DOTALL)
 END = "</details>"
@@ -132,22 +129,6 @@ def offer_files(app: Sphinx, doctree: nodes.document) -> None:
             literal.replace_self(nodes.raw("", html, format="html"))
 
 
-class TwoGradients(SphinxDirective):
-    """The picture of the landing page."""
-
-    def run(self) -> list[nodes.Node]:
-        """The picture, which is drawn when the pages are finished."""
-        html = f'<p><img class="wide" src="../_static/two_gradients.svg" alt="{landing_picture.ALT}"></p>'
-        return [nodes.raw("", html, format="html")]
-
-
-def write_files(app: Sphinx, error: Exception | None) -> None:
-    """Put what is made in the build beside the finished pages."""
-    if error is None and app.builder.name == "html":
-        one_file.write(Path(app.outdir) / "downloads")
-        landing_picture.draw(Path(app.outdir) / "_static" / "two_gradients.svg")
-
-
 def read(app: Sphinx, doctree: nodes.document) -> None:
     """What happens to a page when it has been read."""
     fold_cells(doctree)
@@ -163,8 +144,6 @@ def find_equations(app: Sphinx, env: Any, docnames: list[str]) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
-    app.add_directive("two-gradients", TwoGradients)
     app.connect("env-before-read-docs", find_equations)
     app.connect("doctree-read", read)
-    app.connect("build-finished", write_files)
     return {"parallel_read_safe": True}

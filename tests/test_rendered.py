@@ -19,11 +19,13 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
+BASE = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]["html_baseurl"]
 TOC = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
 PAGES = [f"{name}.html" for name in TOC]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
@@ -296,11 +298,30 @@ def test_page_passes(visit: Visit, check: str) -> None:
     assert CHECKS[check](visit) == []
 
 
-def test_the_first_page_leads_into_the_book(book: Site) -> None:
+def test_the_first_page_leads_into_the_book_and_says_what_it_is(book: Site) -> None:
+    text = (HTML / "index.html").read_text()
+    for kind in ('name="description"', 'property="og:title"', 'rel="canonical"'):
+        assert kind in text
     page = book.context.new_page()
     page.goto(f"{book.address}index.html")
     page.wait_for_url(f"**/{PAGES[0]}")
     page.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_says_to_others_what_it_is(name: str) -> None:
+    text = (HTML / name).read_text()
+    assert re.search(r'<meta property="og:description" content="[^"]{40,}', text)
+    assert f"<loc>{BASE}{name}</loc>" in (HTML / "sitemap.xml").read_text()
+
+
+def test_an_address_without_a_page_has_one() -> None:
+    assert (HTML / "404.html").is_file()
+
+
+def test_the_site_holds_what_a_page_loads_and_no_more() -> None:
+    assert len(list((HTML / "_static" / "mathjax").glob("*.js"))) == 1
+    assert not list(HTML.rglob("*.map"))
 
 
 @pytest.mark.parametrize("check", [console_errors, third_parties, broken_links])
