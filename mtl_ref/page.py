@@ -36,7 +36,7 @@ def draw_for_a_page() -> None:
     from matplotlib import rcParams
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("svg", metadata={"Date": None})
+    set_matplotlib_formats("svg", metadata={"Date": None})  # type: ignore[no-untyped-call]
     rcParams.update({"svg.hashsalt": "mtl_ref", "font.size": 9, "legend.fontsize": 8.5, "axes.titlesize": 9.5})
 
 

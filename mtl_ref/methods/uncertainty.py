@@ -9,24 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ref.balancer import LossBalancer, TakesPriorities
-from mtl_ref.checks import check_losses
+from mtl_ref.checks import as_vector, check_losses
 
 
 class UncertaintyWeighting(TakesPriorities, LossBalancer):
     """Σ Lᵢ/(2σᵢ²) + log σᵢ for regression tasks, Σ Lᵢ/σᵢ² + log σᵢ for classification (Kendall 2018, eqs. 7, 10).
 
-    It learns sᵢ = log σᵢ², which needs no constraint and starts at 0. Give `parameters()` to the optimiser in a
-    group of its own with weight decay 0: decay would pull every σ towards 1.
+    It learns sᵢ = log σᵢ², which needs no constraint. Give `parameters()` to the optimiser in a group of its own,
+    with weight decay 0: decay would pull every σ towards 1.
 
     Args:
         kinds: "regression" or "classification" for each of the T tasks. A regression loss is the squared
             error, a classification loss the cross-entropy.
         priorities: your own weights v of the tasks, shape (T,), all > 0, of loss and penalty alike: the best σᵢ
             does not depend on them. Where None, all are 1.
+        start: T losses, shape (T,), all > 0, at which every sᵢ is the best one from the first step on, for
+            instance those of the first batch. Where None, every sᵢ starts at 0.
 
     Raises:
-        ValueError: a kind is neither of the two, a priority is not positive and finite, or there is not one a
-            task.
+        ValueError: a kind is neither of the two, a priority or a loss to start at is not positive and finite, or
+            there is not one a task.
     """
 
     halves: Tensor
@@ -38,6 +40,7 @@ class UncertaintyWeighting(TakesPriorities, LossBalancer):
         kinds: Sequence[str],
         *,
         priorities: Tensor | Sequence[float] | None = None,
+        start: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(kinds, str) or len(kinds) == 0:
@@ -50,8 +53,12 @@ class UncertaintyWeighting(TakesPriorities, LossBalancer):
                     "'classification'."
                 )
         self.kinds = tuple(kinds)
-        self.s = nn.Parameter(torch.zeros(len(kinds)))  # (UW.1) s = log σ²
         halves = torch.tensor([factor[kind] for kind in kinds])
+        self.s = nn.Parameter(torch.zeros(len(kinds)))  # (UW.1) s = log σ²
+        if start is not None:
+            losses = as_vector(start, "the loss to start at", positive=True)
+            check_losses(losses, num_tasks=len(kinds))
+            self.s = nn.Parameter(torch.log(2 * halves * losses.to(halves)))
         self.register_buffer("halves", halves, persistent=False)
         self.set_priorities(priorities, len(kinds))
 

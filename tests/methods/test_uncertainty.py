@@ -98,3 +98,19 @@ def test_the_best_c_is_the_root_of_its_quadratic(loss: float) -> None:
     total, _, (slope,) = learn(automatic([c]), [loss])
     assert abs(slope * c) < 1e-10 * (1 + loss / c**2)
     assert total < min(learn(automatic([factor * c]), [loss])[0] for factor in (0.99, 1.01))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_started_at_the_first_losses_every_s_is_at_its_optimum(kind: str) -> None:
+    balancer = mtl.UncertaintyWeighting([kind, kind], start=torch.tensor([0.3, 40.0], dtype=torch.float64))
+    assert balancer.s.dtype == torch.get_default_dtype()
+    balancer(torch.tensor([0.3, 40.0])).backward()
+    assert balancer.s.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("start", "said"), [([1.0], "2 tasks"), ([1.0, 0.0], "task 1"), ([1, math.nan], "task 1")]
+)
+def test_a_loss_to_start_at_must_be_one_a_task_and_positive(start: list[float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        mtl.UncertaintyWeighting(KINDS, start=start)
