@@ -181,7 +181,7 @@ def sideways_scrolling(visit: Visit) -> list[str]:
     return wide + ([f"the page is {width} pixels wide"] if width > PHONE["width"] else [])
 
 
-SEEN = """const seen = e => e.offsetParent !== null && e.getBoundingClientRect().height > 0;
+SEEN = """const seen = e => e.checkVisibility() && e.getBoundingClientRect().height > 0;
     const screen = 900, article = document.querySelector('article'), top = article.getBoundingClientRect().top;"""
 
 
@@ -402,6 +402,15 @@ def faults(site: Site, check: str, spoilt: str) -> list[str]:
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_good_page_passes(made: Site, check: str) -> None:
     assert faults(made, check, "") == []
+
+
+FOLDED = "<details><summary>more</summary>{}</details>"
+
+
+@pytest.mark.parametrize("check", ["checks", "cut code"])
+def test_what_is_folded_is_not_seen(made: Site, check: str) -> None:
+    assert faults(made, check, FOLDED.format(SPOILT[check][0])) == []
+    assert faults(made, check, FOLDED.format(SPOILT[check][0]).replace("<details>", "<details open>")) != []
 
 
 @pytest.mark.parametrize(("check", "spoilt"), [(check, html) for check, pages in SPOILT.items() for html in pages])
