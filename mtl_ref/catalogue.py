@@ -245,7 +245,7 @@ ROWS = (
             formula=rf"d = \sum_i \alpha_i s_i g_i,\quad s_i = 1 / {size}",
             promise="as MGDA: a small enough plain step −ηd raises no loss of this batch; an Adam step may",
             when="as MGDA, where the gradients differ much in length",
-            call=f'mtl.MGDA("{normalize}")',
+            call=f'mtl.MGDA(normalize="{normalize}")',
         )
         for normalize, by, losses, size in (
             ("l2", "their lengths", "", r"\lVert g_i \rVert"),

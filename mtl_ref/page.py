@@ -164,7 +164,8 @@ def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0, *
     if expected is None:
         if profile() == "quick":
             raise ValueError(f"no number is recorded for {name}: give the expected value.")
-        report(name, rounded(value, tolerance), "nothing for the full profile")
+        said = value if isinstance(value, str) else rounded(value, tolerance)
+        report(name, said, "nothing for the full profile")
         return
     if isinstance(expected, bool | str):
         holds = type(expected)(value) == expected
