@@ -267,6 +267,8 @@ def upper_bound(row: Method) -> Method:
         title=f"{row.title} (UB)" if " " in row.title else f"{row.title}-UB",
         sees=f"{row.sees}, at the representation",
         passes="1",
+        promise="one pass through the encoder, whatever T is; a step may raise a loss of the batch",
+        when=f"as {row.title}, with many tasks and heads that are light beside the encoder",
         chapter="08_mgda_ub",
         train={**row.train, "features": True},
     )
