@@ -359,5 +359,6 @@ class GradientBalancer(Balancer):
             self.check(batch.losses)
             J = part.gradients(retain_graph)  # (T, P)
             d, weights = self.direction(part, J, batch.losses)
+            del J  # before d is handed out
         part.apply(d, retain_graph)
         return None if weights is None else batch.spread(weights)

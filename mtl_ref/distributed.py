@@ -257,7 +257,8 @@ class Features(Part):
     def apply(self, d: Tensor, retain_graph: bool) -> None:
         if not self.processes.wrapped:
             pieces = self.pieces(d)
-            torch.autograd.backward(self.inputs, pieces, None, retain_graph)
+            backward = torch.autograd.backward
+            backward(self.inputs, pieces, retain_graph=retain_graph)
             return
         # the hooks of the wrappers must run, once
         with replaced(self.inputs, self.pieces(d)):

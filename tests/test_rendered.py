@@ -186,7 +186,9 @@ SEEN = """const seen = e => e.checkVisibility() && e.getBoundingClientRect().hei
 
 
 def cut_code(visit: Visit) -> list[str]:
-    """Lines of code that do not fit the column."""
+    """Lines of a notebook's code that do not fit the column."""
+    if visit.name.startswith("book/"):
+        return []
     return visit.js(
         f"""() => {{ {SEEN}
           return [...article.querySelectorAll('pre')].filter(seen).filter(e => e.scrollWidth > e.clientWidth + 1)

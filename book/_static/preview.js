@@ -27,3 +27,11 @@ addEventListener("DOMContentLoaded", () => {
   });
   addEventListener("scroll", hide, { passive: true });
 });
+
+// What is wider than its place can be scrolled by the keyboard, too.
+const reachable = () =>
+  document.querySelectorAll("div.math").forEach((block) => {
+    if (block.scrollWidth > block.clientWidth) block.tabIndex = 0;
+  });
+addEventListener("load", () => window.MathJax?.startup?.promise?.then(reachable));
+addEventListener("resize", reachable);
