@@ -2,7 +2,7 @@
 
     python book/landing_picture.py FILE.svg
 
-`reading.py` has it drawn when the book is built, by the package's own methods.
+`publish.py` has it drawn when the book is built, by the package's own methods.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python book/one_file.py FOLDER
 
-The book offers the files for download; `reading.py` has them written when it is built.
+The book offers the files for download; `publish.py` has them written when it is built.
 """
 
 import ast

@@ -2,7 +2,8 @@ r"""A Sphinx extension for readers: what proves a page is folded, and what belon
 
 - A cell of checks becomes one line, "✓ 6 statements checked"; in it are the checks and their code.
 - The code of a picture is folded, and the picture's caption is the first sentence of its alternative text.
-- The code of an exercise's solution goes into the fold of the solution, which ends the cell before it.
+- Code cells that follow a fold of the text, which ends the cell before them, go into it: the code of a solution.
+- Folds in a row with nothing between become one: checks add up, and code goes to the code of what it prepares.
 - A tag in the text, as (PC.3), leads to its equation; an equation leads to the line of code that computes it.
 - A method's card offers the method as one file, which `publish.py` writes.
 
@@ -43,6 +44,26 @@ def open_checks(cell: Any) -> str:
             html = CHECKS.sub(lambda found: f'<div class="checks">{found[2]}</div>', raw.astext())
             raw.replace_self(nodes.raw("", html, format="html"))
     return said
+
+
+def merge_folds(doctree: nodes.document) -> None:
+    """Make one fold of several in a row: lists of checks, or code without an output and the fold after it."""
+    for cell in list(doctree.findall(is_cell)):
+        siblings = cell.parent.children
+        after = siblings[siblings.index(cell) + 1 :][:1]
+        if not (after and is_cell(after[0])):
+            continue
+        (later,) = after
+        silent = len(cell.children) == 1 and cell.get("hide_mode") == "input" and later.get("hide_mode")
+        counts = [re.match(r"✓ (\d+) ", str(c.get("prompt_show"))) for c in (cell, later)]
+        if silent:
+            later.children[0].insert(0, cell.children[0].children)
+        elif all(counts):
+            later.insert(0, cell.children)
+            total = sum(int(count[1]) for count in counts if count)
+            fold(later, f"✓ {total} statements checked", "all")
+        if silent or all(counts):
+            cell.parent.remove(cell)
 
 
 def fold_cells(doctree: nodes.document) -> None:
@@ -132,6 +153,7 @@ def offer_files(app: Sphinx, doctree: nodes.document) -> None:
 def read(app: Sphinx, doctree: nodes.document) -> None:
     """What happens to a page when it has been read."""
     fold_cells(doctree)
+    merge_folds(doctree)
     caption_pictures(doctree)
     link_tags(app, doctree)
     offer_files(app, doctree)

@@ -133,7 +133,7 @@ def card(key: str) -> None:
         ("Backward passes of the encoder", row.passes),
         ("Remembers", row.state),
         ("Your own priorities", row.priorities or "none"),
-        ("Call", f"`{row.call}`"),
+        ("Call", f"`{row.call}`" + (", then `backward(losses, features=z)`" if row.train.get("features") else "")),
         ("Source", f"[{row.file}]({REPOSITORY}/blob/main/{row.file})"),
         ("Paper", f"[{author}]({address})" if address else author),
         ("Without the package", f"`downloads/{file}.py`"),

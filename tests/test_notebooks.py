@@ -190,7 +190,6 @@ SPOILT: list[tuple[Rule, Callable[[Notebook], None]]] = [
     (wrong_title, append(END, "\n\n# Another title")),
     (open_solutions, append(END, "\n\nText after the fold.")),
     (open_solutions, put(SOLUTION, metadata={"tags": ["hide-input"]})),
-    (long_cells, append(FIGURE, "\nx" * 60)),
     (checks_among_other_things, append_checks),
     (wide_source, put(SHOW, outputs=[new_output("display_data", {"text/html": f"<pre>{'x' * 79}</pre>"})])),
     (open_pictures, put(FIGURE, metadata={})),

@@ -17,15 +17,14 @@ addEventListener("DOMContentLoaded", () => {
     const place = link.getBoundingClientRect();
     const left = Math.min(place.left, innerWidth - card.offsetWidth - 16);
     const below = place.bottom + card.offsetHeight + 16 < innerHeight;
-    card.style.left = `${Math.max(8, left)}px`;
-    card.style.top = `${below ? place.bottom + 8 : place.top - card.offsetHeight - 8}px`;
+    card.style.left = `${Math.max(8, left) + scrollX}px`; // it moves with the page: a focus may scroll
+    card.style.top = `${(below ? place.bottom + 8 : place.top - card.offsetHeight - 8) + scrollY}px`;
   };
   const hide = () => card.classList.remove("shown");
   document.querySelectorAll('a[href*="#mjx-eqn"]').forEach((link) => {
     for (const event of ["mouseenter", "focus"]) link.addEventListener(event, () => show(link));
     for (const event of ["mouseleave", "blur"]) link.addEventListener(event, hide);
   });
-  addEventListener("scroll", hide, { passive: true });
 });
 
 // What is wider than its place can be scrolled by the keyboard, too.

@@ -1,8 +1,11 @@
 """Run methods on problems over seeds and learning rates; each run leaves one result file::
 
-    python -m mtl_ref.benchmark --problem multimnist --methods equal,pcgrad --seeds 0,1,2 --out FOLDER
-    python -m mtl_ref.benchmark --problem multimnist --methods all --seeds 0-4 --jobs 8 --out FOLDER
-    torchrun --nproc-per-node 4 -m mtl_ref.benchmark --problem multimnist --methods all --seeds 0-9 --out FOLDER
+    python -m mtl_ref.benchmark --problem multimnist --out FOLDER \\
+        --methods equal,pcgrad --seeds 0,1,2
+    python -m mtl_ref.benchmark --problem multimnist --out FOLDER \\
+        --methods all --seeds 0-4 --jobs 8
+    torchrun --nproc-per-node 4 -m mtl_ref.benchmark --problem multimnist \\
+        --out FOLDER --methods all --seeds 0-9
     python -m mtl_ref.benchmark --table FOLDER
     python -m mtl_ref.benchmark --pack FOLDER FILE.jsonl
 

@@ -200,7 +200,7 @@ class GradNorm(TakesPriorities, LossBalancer):
         losses: Tensor,
         norms: Tensor | None = None,
     ) -> Tensor:
-        """The weights w as they are, (T,); after that they learn."""
+        """The present w, (T,); then w learns, if norms and losses are finite."""
         check_losses(losses, num_tasks=len(self.weights))
         self.rate.check(losses)
         self.passed = 0

@@ -31,12 +31,12 @@ class PCGrad(GradientBalancer):
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         G = M.cpu().numpy()  # (T, T)
         T = len(G)
-        C = np.eye(T)  # (PC.1)  (T, T): of gᵢᴾᶜ = Σ Cᵢₖ gₖ
+        C = np.eye(T)  # (PC.1)  (T, T): row i is of gᵢᴾᶜ = Σₖ Cᵢₖ gₖ
         for i in range(T):
             inner = G[i].copy()  # (T,): ⟨gᵢ, gⱼ⟩ for every j
             for j in torch.randperm(T, generator=self.generator).tolist():
                 if inner[j] < 0 and j != i:
                     share = inner[j] / G[j, j]
                     C[i, j] -= share  # (PC.3)
-                    inner -= share * G[j]  # (PC.2)  (T,): ⟨gᵢᴾᶜ, gⱼ⟩
+                    inner -= share * G[j]  # (PC.2)  (T,): ⟨gᵢᴾᶜ, gⱼ⟩, all j
         return torch.from_numpy(C.sum(axis=0))  # (PC.4)  (T,)

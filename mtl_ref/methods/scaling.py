@@ -159,7 +159,8 @@ class PowerMean(TakesPriorities, LossBalancer):
         largest = logs.amax() if self.gamma > 0 else logs.amin()
         v = self.priorities.to(logs)
         powers = self.gamma * (logs - largest)  # (T,), log Lᵢ^γ, all ≤ 0
-        if powers.amin() > -1:  # logsumexp would lose digits near 1
+        if powers.amin() > -1:
+            # of a mean close to 1, logsumexp would lose the digits
             log_mean = torch.log1p((v * torch.expm1(powers)).mean())
         else:
             log_sum = torch.logsumexp(powers + v.log(), 0)

@@ -108,14 +108,16 @@ def active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
     gradients there were 3 solves in the median, 22 in one of a hundred, and 66 at most.
     """
     ridge = rounding(C)
-    C = C + ridge * np.eye(len(b))  # strictly convex
+    # strictly convex: equal and opposite gradients can be solved
+    C = C + ridge * np.eye(len(b))
     y = np.full(len(b), 1 / b.sum())
     support, visited = np.full(len(b), True), set()
     while True:
         target = np.zeros_like(y)
         within = C[np.ix_(support, support)]
         target[support] = np.linalg.solve(within, b[support])
-        least = 1 / (b @ target)  # yᵀ C y at the target
+        # yᵀ C y at the target: as a product, it would drown in rounding
+        least = 1 / (b @ target)
         target *= least  # (MN.3)
         clipped = np.maximum(target, 0) / (b @ np.maximum(target, 0))
         if (target >= 0).all():
@@ -126,7 +128,8 @@ def active_set(C: np.ndarray, b: np.ndarray) -> np.ndarray:
                 return y
             visited.add(support.tobytes())
             support = support | newcomers
-        elif clipped @ C @ clipped < y @ C @ y:  # all negative ones leave
+        elif clipped @ C @ clipped < y @ C @ y:
+            # all that is negative leaves at once
             y = clipped
             support = y > 0
         else:

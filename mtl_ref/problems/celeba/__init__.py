@@ -152,7 +152,8 @@ def resnet18_encoder() -> nn.Module:
     encoder: nn.Module = torchvision.models.resnet18()
     encoder.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     encoder.maxpool = nn.Identity()
-    encoder.avgpool = nn.AdaptiveAvgPool2d(2)  # of 8×8 places
+    # of 8×8 places with 512 channels
+    encoder.avgpool = nn.AdaptiveAvgPool2d(2)
     encoder.fc = nn.Identity()
     return encoder
 
