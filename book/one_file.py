@@ -37,9 +37,11 @@ def names(code: str) -> set[str]:
 
 
 def constant(module: ModuleType, name: str) -> str | None:
-    """The line of a module that gives a constant its value."""
+    """The line that gives a constant its value, in a module or in the one that it is imported from."""
     code = inspect.getsource(module)
     for statement in ast.parse(code).body:
+        if isinstance(statement, ast.ImportFrom) and name in [alias.name for alias in statement.names]:
+            return constant(sys.modules[statement.module or ""], name)
         if isinstance(statement, ast.Assign) and [getattr(t, "id", "") for t in statement.targets] == [name]:
             return ast.get_source_segment(code, statement)
     return None

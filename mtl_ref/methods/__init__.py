@@ -1,5 +1,10 @@
 """The methods, an idea a file, in the order of the book. No file imports another."""
 
+from mtl_ref.methods.aligned import AlignedMTL
+from mtl_ref.methods.bargaining import FairGrad, NashMTL
+from mtl_ref.methods.cagrad import CAGrad
+from mtl_ref.methods.conflict_free import ConFIG
+from mtl_ref.methods.dual_cone import DualProj, UPGrad
 from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
 from mtl_ref.methods.mgda import MGDA
 from mtl_ref.methods.pcgrad import PCGrad
@@ -35,6 +40,15 @@ __all__ = [
     "PCGrad",
     # to a Pareto stationary point
     "MGDA",
+    # towards equal gains, and common descent
+    "ConFIG",
+    "NashMTL",
+    "FairGrad",
+    "UPGrad",
+    "DualProj",
+    "CAGrad",
+    # orthogonal and of one length
+    "AlignedMTL",
     # what a loss is worth at the start, and to an answer that ignores the input
     "uniform_cross_entropy",
     "prior_cross_entropy",

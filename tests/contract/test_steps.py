@@ -16,10 +16,15 @@ DEGREES = {
     "mgda-l2": 0,
     "mgda-loss": 0,
     "mgda-loss+": -1,
+    "nash": 0,
+    "fairgrad": -1 / 3,  # (p − 1)/(p + 1) with p = ½
 }
 
 # but for its length, their direction does not depend on the unit that one task's loss is measured in
-UNITLESS = {"initial", "realtime", "geometric", "normalized", "normalized-rate", "mgda-l2", "mgda-loss"}
+UNITLESS = {"initial", "realtime", "geometric", "normalized", "normalized-rate", "mgda-l2", "mgda-loss"} | {
+    "config",
+    "nash",
+}
 
 ENCODER = slice(sum(p.numel() for p in Net().encoder.parameters()))
 

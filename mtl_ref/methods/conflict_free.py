@@ -1,0 +1,32 @@
+"""ConFIG: the direction with one cosine to every gradient (chapter 12).
+
+Source: Liu, Chu and Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks",
+ICLR 2025, arXiv 2408.11104.
+"""
+
+import torch
+from torch import Tensor
+
+from mtl_ref.balancer import GradientBalancer
+from mtl_ref.solvers.unit import RANK, unit_gram
+
+
+class ConFIG(GradientBalancer):
+    """d with the same cosine to every gradient, as long as the sum of what the gradients have along it.
+
+    If the gradients are linearly independent that cosine is positive, and no loss rises; with dependent ones the
+    cosines are as equal as they can be, in the sense of least squares. A gradient of zero takes no part.
+    """
+
+    def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
+        norms, C = unit_gram(M)
+        inverse = torch.linalg.pinv(C, rtol=RANK, hermitian=True)
+        y = inverse.sum(1)  # (CF.1)
+        cosine = C @ y  # 1 for all tasks, if the gradients are independent
+        square = y @ cosine
+        if square <= RANK:
+            return torch.zeros_like(y)
+        length = (norms @ cosine) / square  # (CF.2)
+        divisor = torch.where(norms > 0, norms, 1.0)
+        alpha: Tensor = length * y / divisor  # (CF.3)
+        return alpha
