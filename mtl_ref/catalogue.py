@@ -261,7 +261,7 @@ ROWS = (
         )
     ),
     Method(
-        "config", "ConFIG", "equal gains", "liu2025", "CF.1",
+        "config", "ConFIG", "equal gains", "liu2025", "CN.1",
         sees="all inner products", decides="one cosine with every gradient", passes="T",
         state="none", gram=True, priorities="", chapter="12_more_directions",
         make=lambda p, **k: methods.ConFIG(**k),

@@ -102,7 +102,9 @@ def test_two_processes_take_the_steps_of_one(after: dict[str, Any], name: str) -
 
 # --- The table: rows of the catalogue against one process in float32, eager
 
-FITS_SCALER = {"equal", "fixed", "prior", "geometric", "power", "gradnorm", "pcgrad", "mgda"}
+FITS_SCALER = {"equal", "fixed", "prior", "geometric", "power", "gradnorm", "pcgrad", "mgda"} | {
+    *("config", "upgrad", "dualproj", "cagrad", "aligned"),
+}
 
 
 def step_of(after: dict[str, Any], row: Method, by: str, scale: float = 1.0, **how: Any) -> Tensor:

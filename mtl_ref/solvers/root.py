@@ -7,7 +7,8 @@ def root(f: Callable[[float], float], low: float, high: float, tolerance: float 
     """The x in [low, high] with f(x) = 0, where f falls from f(low) ≥ 0 to f(high) ≤ 0, or one end if it does not.
 
     Regula falsi in the form called Illinois: the secant between the two ends gives the next point, and an end that
-    stays twice counts half, so that both ends close in. Around ten values of f are needed.
+    stays twice counts half, so that both ends close in. Ten to twenty values of f are
+    needed where it is smooth, more where it bends.
 
     Args:
         f: the function.
