@@ -7,6 +7,7 @@ The book offers the files for download; `publish.py` has them written when it is
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -71,9 +72,10 @@ def pieces(name: str, module: ModuleType, found: dict[str, str]) -> None:
 
 def text(row: Method) -> str:
     """A method as one file."""
-    name = row.call.removeprefix("mtl.").split("(")[0]
+    row.call.removeprefix("mtl.").split("(")[0]
     found: dict[str, str] = {}
-    pieces(name, sys.modules[getattr(methods, name).__module__], found)
+    for made in reversed(re.findall(r"mtl\.(\w+)", row.call)):  # what it is given comes first
+        pieces(made, sys.modules[getattr(methods, made).__module__], found)
     used = set().union(*map(names, found.values()))
     imports = sorted(line for key, line in IMPORTS.items() if key in used)
     others = [line for line in imports if line.endswith(("torch", "np", "Tensor", "nn"))]
@@ -84,7 +86,7 @@ def text(row: Method) -> str:
         f'"""{title}, from the book Balancing Many Losses, version {mtl.__version__}.\n\n'
         f"{paper}Line for line from its formulas; a tag such as ({row.tag}) names the equation in\n"
         f"{page.REPOSITORY}/blob/main/notebooks/{row.chapter}.ipynb\n\n"
-        f"    balancer = {row.call.removeprefix('mtl.')}\n"
+        f"    balancer = {row.call.replace('mtl.', '')}\n"
         "    optimizer.zero_grad()\n"
         "    weights = balancer.backward(losses, shared=encoder.parameters())  # losses: shape (T,)\n"
         "    optimizer.step()\n\n"

@@ -331,6 +331,16 @@ ROWS = (
         when="gradients are few, and none is nearly a mixture of the others",
         call="mtl.AlignedMTL()",
     ),
+    Method(
+        "unit-upgrad", "Normalized", "common descent", "", "NO.1", form="UPGrad",
+        sees="all inner products", decides="UPGrad's answer for gradients of one length", passes="T",
+        state="none", gram=True, priorities="", chapter="12_more_directions",
+        make=lambda p, **k: methods.Normalized(methods.UPGrad(), **k),
+        formula=r"d = \tfrac1T \sum_i \pi(g_i / \lVert g_i \rVert)",
+        promise="as UPGrad: a small enough plain step −ηd raises no loss of this batch; units do not matter",
+        when="any method of the gradients shall not depend on the units of the losses",
+        call="mtl.Normalized(mtl.UPGrad())",
+    ),
 )  # fmt: skip
 
 METHODS = {row.key: row for row in ROWS}

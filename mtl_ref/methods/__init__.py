@@ -7,6 +7,7 @@ from mtl_ref.methods.conflict_free import ConFIG
 from mtl_ref.methods.dual_cone import DualProj, UPGrad
 from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
 from mtl_ref.methods.mgda import MGDA
+from mtl_ref.methods.normalized import Normalized
 from mtl_ref.methods.pcgrad import PCGrad
 from mtl_ref.methods.scaling import (
     GeometricMean,
@@ -49,6 +50,8 @@ __all__ = [
     "CAGrad",
     # orthogonal and of one length
     "AlignedMTL",
+    # any of them, on gradients of one length
+    "Normalized",
     # what a loss is worth at the start, and to an answer that ignores the input
     "uniform_cross_entropy",
     "prior_cross_entropy",

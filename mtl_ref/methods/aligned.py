@@ -23,6 +23,7 @@ class AlignedMTL(GradientBalancer):
         kept = squares > RANK * squares[-1]
         if not kept.any():
             return torch.zeros_like(M[0])
-        sigma, V = squares[kept].sqrt(), V[:, kept]
-        B: Tensor = sigma[0] * (V / sigma) @ V.T  # (AL.2)  (T, T)
+        Q: Tensor = V[:, kept]
+        sigma: Tensor = squares[kept].sqrt()
+        B = sigma[0] * (Q / sigma) @ Q.T  # (AL.2)  (T, T)
         return B.sum(1)  # (AL.3)

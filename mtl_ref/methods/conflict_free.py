@@ -20,13 +20,12 @@ class ConFIG(GradientBalancer):
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         norms, C = unit_gram(M)
-        inverse = torch.linalg.pinv(C, rtol=RANK, hermitian=True)
-        y = inverse.sum(1)  # (CN.1)
+        inverse: Tensor = torch.linalg.pinv(C, rtol=RANK, hermitian=True)
+        y = inverse @ torch.ones_like(norms)  # (CN.1)
         cosine = C @ y  # 1 for all tasks, if the gradients are independent
         square = y @ cosine
         if square <= RANK:
             return torch.zeros_like(y)
         length = (norms @ cosine) / square  # (CN.2)
         divisor = torch.where(norms > 0, norms, 1.0)
-        alpha: Tensor = length * y / divisor  # (CN.3)
-        return alpha
+        return length * y / divisor  # (CN.3)

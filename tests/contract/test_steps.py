@@ -17,6 +17,7 @@ DEGREES = {
     "mgda-loss": 0,
     "mgda-loss+": -1,
     "nash": 0,
+    "unit-upgrad": 0,
     "fairgrad": -1 / 3,  # (p − 1)/(p + 1) with p = ½
 }
 
@@ -24,6 +25,7 @@ DEGREES = {
 UNITLESS = {"initial", "realtime", "geometric", "normalized", "normalized-rate", "mgda-l2", "mgda-loss"} | {
     "config",
     "nash",
+    "unit-upgrad",
 }
 
 ENCODER = slice(sum(p.numel() for p in Net().encoder.parameters()))

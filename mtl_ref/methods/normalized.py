@@ -1,0 +1,35 @@
+"""Any method of the gradients, on gradients of one length (chapter 12)."""
+
+import torch
+from torch import Tensor
+
+from mtl_ref.balancer import GradientBalancer
+from mtl_ref.solvers.unit import unit_gram
+
+
+class Normalized(GradientBalancer):
+    """The direction that another method takes when every gradient is first divided by its length.
+
+    The direction no longer depends on the units of the losses, and neither does its length. A gradient of zero
+    stays zero; what that means is the other method's to say.
+
+    Args:
+        inner: the other method; its weights must follow from the Gram matrix, as those of all methods here do.
+
+    Raises:
+        ValueError: inner is no method of the gradients.
+    """
+
+    def __init__(self, inner: GradientBalancer) -> None:
+        super().__init__()
+        if not isinstance(inner, GradientBalancer):
+            raise ValueError(f"inner is {inner!r}, but must be a method of the gradients, as mtl.MGDA() is.")
+        self.inner = inner
+
+    def check(self, losses: Tensor) -> None:
+        self.inner.check(losses)
+
+    def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
+        norms, C = unit_gram(M)
+        alpha = self.inner.task_weights(C, losses)  # (NO.1)
+        return alpha / torch.where(norms > 0, norms, 1.0)  # (NO.2)
