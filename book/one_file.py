@@ -72,7 +72,6 @@ def pieces(name: str, module: ModuleType, found: dict[str, str]) -> None:
 
 def text(row: Method) -> str:
     """A method as one file."""
-    row.call.removeprefix("mtl.").split("(")[0]
     found: dict[str, str] = {}
     for made in reversed(re.findall(r"mtl\.(\w+)", row.call)):  # what it is given comes first
         pieces(made, sys.modules[getattr(methods, made).__module__], found)

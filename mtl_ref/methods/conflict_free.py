@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer
-from mtl_ref.solvers.unit import RANK, unit_gram
+from mtl_ref.solvers.unit import RANK, per_length, unit_gram
 
 
 class ConFIG(GradientBalancer):
@@ -27,5 +27,4 @@ class ConFIG(GradientBalancer):
         if square <= RANK:
             return torch.zeros_like(y)
         length = (norms @ cosine) / square  # (CN.2)
-        divisor = torch.where(norms > 0, norms, 1.0)
-        return length * y / divisor  # (CN.3)
+        return per_length(length * y, norms)  # (CN.3)

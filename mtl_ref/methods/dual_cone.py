@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer
 from mtl_ref.solvers.dual_cone import onto_dual_cone
-from mtl_ref.solvers.unit import unit_gram
+from mtl_ref.solvers.unit import per_length, unit_gram
 
 
 class UPGrad(GradientBalancer):
@@ -24,7 +24,7 @@ class UPGrad(GradientBalancer):
         each = torch.eye(len(C)).to(C)
         projected = onto_dual_cone(C, each)  # (DC.1)  π(uᵢ), a row each
         alpha = norms @ projected / len(C)  # (UP.1)  π(gᵢ) = ‖gᵢ‖ π(uᵢ)
-        return alpha / torch.where(norms > 0, norms, 1.0)
+        return per_length(alpha, norms)
 
 
 class DualProj(GradientBalancer):
@@ -35,4 +35,4 @@ class DualProj(GradientBalancer):
         scale = norms.max().clamp(min=torch.finfo(norms.dtype).tiny)
         e = norms / scale / len(C)  # the mean, in units of the longest
         alpha = scale * onto_dual_cone(C, e[None])[0]  # (DP.1)
-        return alpha / torch.where(norms > 0, norms, 1.0)
+        return per_length(alpha, norms)

@@ -1,10 +1,9 @@
 """Any method of the gradients, on gradients of one length (chapter 12)."""
 
-import torch
 from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer
-from mtl_ref.solvers.unit import unit_gram
+from mtl_ref.solvers.unit import per_length, unit_gram
 
 
 class Normalized(GradientBalancer):
@@ -32,4 +31,4 @@ class Normalized(GradientBalancer):
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         norms, C = unit_gram(M)
         alpha = self.inner.task_weights(C, losses)  # (NO.1)
-        return alpha / torch.where(norms > 0, norms, 1.0)  # (NO.2)
+        return per_length(alpha, norms)  # (NO.2)

@@ -18,5 +18,9 @@ def unit_gram(M: Tensor) -> tuple[Tensor, Tensor]:
     """
     M = check_gram(M)
     norms = M.diag().clamp(min=0).sqrt()
-    divisor = torch.where(norms > 0, norms, 1.0)
-    return norms, M / divisor / divisor[:, None]
+    return norms, per_length(per_length(M, norms), norms[:, None])
+
+
+def per_length(weights: Tensor, norms: Tensor) -> Tensor:
+    """Weights of the unit gradients as weights of the gradients: divided by ‖gᵢ‖, where that is not zero."""
+    return weights / torch.where(norms > 0, norms, 1.0)

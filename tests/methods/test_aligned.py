@@ -38,6 +38,6 @@ def test_singular_values_that_are_zero_are_left_out_at_any_scale(scale: float) -
     torch.testing.assert_close(mtl.AlignedMTL()(scale * J), scale * expected, rtol=1e-7, atol=1e-9 * scale)
 
 
-def test_direction_is_the_one_of_the_papers_example() -> None:
+def test_direction_is_the_one_of_torchjds_printed_example() -> None:
     d = mtl.AlignedMTL()(matrix([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]))
     torch.testing.assert_close(d / 2, matrix([0.2133, 0.9673, 0.9673]), rtol=0, atol=5e-5)

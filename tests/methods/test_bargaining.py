@@ -57,7 +57,7 @@ def test_fairgrad_goes_from_the_sum_to_the_largest_least_gain() -> None:
         assert torch.cosine_similarity(d, limit, dim=0) > 0.999
 
 
-def test_direction_is_the_one_of_the_papers_example() -> None:
+def test_direction_is_the_one_of_torchjds_printed_example() -> None:
     d = mtl.NashMTL()(matrix([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]))
     torch.testing.assert_close(d, vector(0.0766, 0.9985, 0.9985), rtol=0, atol=5e-5)
 

@@ -46,7 +46,7 @@ def test_a_search_over_the_weights_finds_no_lower_value(seed: int) -> None:
     assert abs((J @ mtl.CAGrad(c)(J)).min() - found) < 1e-6
 
 
-def test_direction_is_the_one_of_the_papers_example() -> None:
+def test_direction_is_the_one_of_torchjds_printed_example() -> None:
     d = mtl.CAGrad(0.5)(matrix([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]))
     torch.testing.assert_close(d, vector(0.1835, 1.2041, 1.2041), rtol=0, atol=5e-5)
 

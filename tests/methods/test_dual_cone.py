@@ -52,7 +52,9 @@ def test_the_smallest_example_in_which_a_regularised_solver_goes_uphill() -> Non
 @pytest.mark.parametrize(
     ("balancer", "expected"), [(mtl.UPGrad(), [0.2924, 1.9006]), (mtl.DualProj(), [0.5556, 1.1111])]
 )
-def test_direction_is_the_one_of_the_papers_example(balancer: mtl.GradientBalancer, expected: list[float]) -> None:
+def test_direction_is_that_of_torchjds_printed_example_but_for_its_regularisation(
+    balancer: mtl.GradientBalancer, expected: list[float]
+) -> None:
     """TorchJD prints .2929, 1.9004 and .5563, 1.1109: its regularisation moves the third digit."""
     d = balancer(matrix([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]))
     torch.testing.assert_close(d, vector(*expected, expected[1]), rtol=0, atol=5e-5)
