@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer, LossBalancer
 from mtl_ref.checks import check_losses, check_on_graph
-from mtl_ref.distributed import Group, Parameters, Part, Present, WholeBatch, replaced
+from mtl_ref.distributed import Group, Parameters, Part, Present, Processes, WholeBatch, replaced
 from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
 
@@ -129,7 +129,8 @@ class Accumulation:
     def decide(self, losses: Tensor, there: Tensor) -> Tensor | None:
         """The weights of those tasks that have labels, shape (S,), and the step that needs no second pass."""
         if self.part is None:  # no gradient is looked at
-            return self.balancer.weights_at(losses)  # type: ignore[call-arg]
+            used: Tensor = self.balancer.weights_at(losses)  # type: ignore[call-arg]
+            return Processes(self.group).first(used) if self.balancer.random else used
         J = None if self.J is None else self.J if there.all() else self.J[there]
         if isinstance(self.balancer, GradientBalancer):
             self.balancer.check(losses)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, in_float64
-from mtl_ref.distributed import Group, Part, Present, Processes, WholeBatch
+from mtl_ref.distributed import Features, Group, Part, Present, Processes, WholeBatch
 from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
 
@@ -26,11 +26,14 @@ class Balancer(nn.Module):
     Attributes:
         exact: names of buffers in float64. They keep that type when the module takes another, and stay on the
             CPU when it goes to a device without float64.
-        per_task: names of tensors, shape (T,), that hold a number for each task. Those of base classes count too.
+        per_task: names of tensors, shape (T,) or (T, ·), that hold a number, or a row, for each task. Those of
+            base classes count too.
+        per_pair: names of tensors, shape (T, T), that hold a number for each pair of tasks.
     """
 
     exact: tuple[str, ...] = ()
     per_task: tuple[str, ...] = ()
+    per_pair: tuple[str, ...] = ()
     steps_taken = 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -63,22 +66,35 @@ class Balancer(nn.Module):
             yield
             for i, (_, place, name) in enumerate(held):
                 if place[name] is not parts[i]:  # it has moved
-                    old = whole[i] if len(whole[i]) else place[name].new_full(there.shape, torch.nan)  # type: ignore[union-attr]
-                    whole[i] = old.index_put((there.to(old.device),), place[name].to(old))  # type: ignore[union-attr]
+                    whole[i] = with_part(whole[i], place[name], there, name in self.pairs())  # type: ignore[arg-type]
         finally:
             for (_, place, name), value in zip(held, whole, strict=True):
                 place[name] = value
 
     def numbers(self) -> Iterator[tuple["Balancer", MutableMapping[str, Any], str]]:
-        """This module's own tensors that hold a number for each task: where they are kept, and their names."""
-        for name in sorted({name for cls in type(self).__mro__ for name in vars(cls).get("per_task", ())}):
+        """This module's own tensors that hold something for each task: where they are kept, and their names."""
+        for name in sorted({*self.named("per_task"), *self.pairs()}):
             for place in (self._parameters, self._buffers, self.__dict__):
-                if name in place and place[name].ndim == 1:  # type: ignore[union-attr]
+                if name in place and place[name].ndim > 0:  # type: ignore[union-attr]
                     yield self, place, name
 
+    def named(self, attribute: str) -> set[str]:
+        """The names that this class and those it derives from list in an attribute."""
+        return {name for cls in type(self).__mro__ for name in vars(cls).get(attribute, ())}
+
+    def pairs(self) -> set[str]:
+        """The names of tensors that hold a number for each pair of tasks."""
+        return self.named("per_pair")
+
     def of_tasks(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
-        """The numbers of some of the tasks."""
-        return whole[there.to(whole.device)]
+        """What is held of some of the tasks; nothing, where nothing is held yet."""
+        there = there.to(whole.device)
+        if len(whole) == 0:
+            return whole
+        return whole[there][:, there] if name in self.pairs() else whole[there]
+
+    def end_epoch(self) -> None:
+        """To be called after each epoch. Most methods have nothing to do then."""
 
     def compare_replicas(self, batch: WholeBatch, leaves: Callable[[], Iterable[Tensor]]) -> None:
         """In steps 1, 2, 4, 8, …: raise a ValueError if the parameters are not the same on all processes."""
@@ -87,15 +103,44 @@ class Balancer(nn.Module):
             batch.processes.check_replicas(leaves())
 
 
-class KeepsInitial(Balancer):
-    """Part of a method that keeps the first loss of each task, shape (T,); empty before the first step.
+def with_part(whole: Tensor, part: Tensor, there: Tensor, pairs: bool) -> Tensor:
+    """What is held of all tasks, shape (T, …), with that of S of them, shape (S, …), put in; nan where new."""
+    there = there.to(part.device)
+    if len(whole) == 0:
+        shape = (len(there), len(there)) if pairs else (len(there), *part.shape[1:])
+        whole = part.new_full(shape, torch.nan)
+    index = there.nonzero()[:, 0]
+    return whole.index_put((index[:, None], index) if pairs else (index,), part.to(whole))
 
-    T is not known beforehand, and a buffer that changes its shape breaks each copy of the model, as an EMA has
-    one. So they are no buffer, but still in `state_dict`, and go where the losses are when they are used. A task
-    that has had no label yet has nan.
+
+class Remembers(Balancer):
+    """Part of a method that keeps one tensor, of a shape that is not known before the first step; empty till then.
+
+    A buffer that changes its shape breaks each copy of the model, as an EMA has one. So it is no buffer, but still
+    in `state_dict`, and goes where the gradients or losses are when it is used. What is held of a task that has
+    had no label yet is nan.
+
+    Attributes:
+        memory: the name of the tensor; `per_task` or `per_pair` lists it too, where it holds something of tasks.
     """
 
+    memory: str
+
+    def get_extra_state(self) -> Tensor:
+        """What `state_dict` saves."""
+        kept: Tensor = getattr(self, self.memory)
+        return kept
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """What `load_state_dict` restores."""
+        setattr(self, self.memory, state.clone())
+
+
+class KeepsInitial(Remembers):
+    """Part of a method that keeps the first loss of each task, shape (T,)."""
+
     initial: Tensor
+    memory = "initial"
     per_task: tuple[str, ...] = ("initial",)
 
     def check_initial(self, losses: Tensor, num_tasks: int | None = None, kept: bool = False) -> None:
@@ -116,19 +161,6 @@ class KeepsInitial(Balancer):
             old = self.initial.to(losses.device) if len(self.initial) else losses.detach()
             self.initial = torch.where(new, losses.detach(), old)
         return self.initial.to(losses.device)
-
-    def of_tasks(self, name: str, whole: Tensor, there: Tensor) -> Tensor:
-        if name == "initial" and len(whole) == 0:
-            whole = whole.new_full(there.shape, torch.nan)
-        return super().of_tasks(name, whole, there)
-
-    def get_extra_state(self) -> Tensor:
-        """What `state_dict` saves."""
-        return self.initial
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """What `load_state_dict` restores."""
-        self.initial = state.clone()
 
 
 class TakesPriorities(Balancer):
@@ -167,16 +199,54 @@ class TakesPriorities(Balancer):
         return f"priorities={self.priorities.tolist()}" if self.priorities.ndim else ""
 
 
+class LooksAfter(Balancer):
+    """Part of a method that learns from the losses before and after a step.
+
+    After `optimizer.step()`, call `update` with the losses of the same batch, from a forward pass of their own.
+
+    Attributes:
+        before: the losses of the last `backward`, shape (T,), float64; nan before the first, and after `update`.
+    """
+
+    before: Tensor
+    exact: tuple[str, ...] = ("before",)
+    per_task: tuple[str, ...] = ("before",)
+
+    def learn(self, before: Tensor, after: Tensor) -> None:
+        """Learn from the losses before and after the step, shape (T,) each, float64."""
+        raise NotImplementedError
+
+    def update(self, losses: Tensor, *, present: Present = None, group: Group = None) -> None:
+        """Learn from the losses after the step, shape (T,), on a graph or not; `present` and `group` as before it.
+
+        Raises:
+            ValueError: `backward` has not been called since the last `update`, or the losses are as in `backward`.
+        """
+        batch = WholeBatch(losses, present, group)
+        if not batch.tasks:
+            return
+        with self.only(batch.there):
+            check_losses(batch.losses, len(self.before), positive=True)
+            if self.before.isnan().any():
+                raise ValueError(
+                    "call backward with the losses before the step first, then update with those after."
+                )
+            before, self.before = self.before, torch.full_like(self.before, torch.nan)
+            self.learn(before, in_float64(batch.losses).to(before.device))
+
+
 class LossBalancer(Balancer):
     """A method that combines the losses into one scalar, and differentiates that.
 
     Attributes:
         sees_losses: whether the weights depend on the losses.
         sees_norms: whether the weights depend on the norms of the tasks' gradients, too.
+        random: whether the weights are drawn.
     """
 
     sees_losses = True
     sees_norms = False
+    random = False
 
     def __call__(self, losses: Tensor) -> Tensor:
         if self.sees_losses and getattr(losses, "grad_fn", None) is not None and Processes().size > 1:
@@ -236,12 +306,20 @@ class LossBalancer(Balancer):
             return torch.zeros_like(losses)
         with self.only(batch.there):
             weights = self.weights_at(batch.losses, None if part is None else part.norms())
+            if self.random:  # what is drawn must not differ between processes
+                weights = batch.processes.first(weights)
         batch.differentiate(weights, retain_graph)
         return batch.spread(weights)
 
 
 class GradientBalancer(Balancer):
-    """A method that combines the gradients of the tasks into one direction to subtract."""
+    """A method that combines the gradients of the tasks into one direction to subtract.
+
+    Attributes:
+        by_parameter: whether it remembers something of each shared parameter, so that it cannot work on features.
+    """
+
+    by_parameter = False
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         """The weights α of the direction d = Jᵀ α.
@@ -285,7 +363,12 @@ class GradientBalancer(Balancer):
         return d.to(J.dtype), alpha.to(d.dtype).to(d.device)
 
     def check_part(self, part: Part) -> None:
-        """Raise a ValueError where the method has a `combine` of its own, but the gradients are not whole."""
+        """Raise a ValueError where the method cannot do with what is seen of the gradients."""
+        if self.by_parameter and isinstance(part, Features):
+            raise ValueError(
+                f"{type(self).__name__} remembers something of each shared parameter, and features are those of "
+                "other examples in each batch. Give shared=parameters."
+            )
         if not part.whole and type(self).combine is not GradientBalancer.combine:
             raise ValueError(
                 f"{type(self).__name__} has a combine of its own, which would see a part of the gradients only. "

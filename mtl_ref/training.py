@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.balancer import GradientBalancer, LossBalancer
+from mtl_ref.balancer import GradientBalancer, LooksAfter, LossBalancer
 from mtl_ref.files import written_whole
 from mtl_ref.metrics import first_best
 from mtl_ref.problems.base import HardSharing, Problem
@@ -132,6 +132,7 @@ def train(
             history.seconds.append(time.perf_counter() - started)
             history.mean_step = lengths.mean
             schedule.step()
+            balancer.end_epoch()
             history.validation.append(problem.evaluate(model, "validation"))
             history.test.append(problem.evaluate(model, "test"))
             saved.save()
@@ -159,6 +160,9 @@ def train_epoch(
         features = z if shared is None else None
         weights = balancer.backward(losses, shared=shared, features=features)
         optimizer.step()
+        if isinstance(balancer, LooksAfter):
+            with torch.no_grad():
+                balancer.update(problem.losses(model(x), targets))
         all_losses.append(losses.detach())
         if weights is not None:
             all_weights.append(weights)
