@@ -226,13 +226,14 @@ class LooksAfter(Balancer):
         if not batch.tasks:
             return
         with self.only(batch.there):
-            check_losses(batch.losses, len(self.before), positive=True)
+            check_losses(batch.losses, len(self.before))
             if self.before.isnan().any():
                 raise ValueError(
                     "call backward with the losses before the step first, then update with those after."
                 )
-            before, self.before = self.before, torch.full_like(self.before, torch.nan)
-            self.learn(before, in_float64(batch.losses).to(before.device))
+            if batch.losses.isfinite().all() and self.before.isfinite().all():
+                self.learn(self.before, in_float64(batch.losses).to(self.before.device))
+            self.before = torch.full_like(self.before, torch.nan)
 
 
 class LossBalancer(Balancer):

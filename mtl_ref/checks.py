@@ -1,5 +1,6 @@
 """What bad input is, and how it is said: the task, the value, and what was expected."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,6 +83,26 @@ def check_on_graph(losses: object) -> None:
             "losses are not on a graph, so there is nothing to differentiate. They may have been detached, "
             "turned into numbers, or computed under torch.no_grad()."
         )
+
+
+def as_memory(losses: Tensor, like: Tensor) -> Tensor:
+    """The losses as a method may keep them: off the graph, a copy, with the device and type of another tensor."""
+    return in_float64(losses.detach()).to(like.device, like.dtype, copy=True)
+
+
+def check_num_tasks(num_tasks: int) -> int:
+    """The number of tasks as it is, or a ValueError if it is less than one."""
+    if num_tasks < 1:
+        raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
+    return num_tasks
+
+
+def check_positive(value: float, name: str, zero: bool = False) -> float:
+    """A number as it is, or a ValueError if it is not finite, negative, or zero unless that is allowed."""
+    if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        expected = "a finite number that is not negative" if zero else "a positive, finite number"
+        raise ValueError(f"{name} is {value}, but must be {expected}.")
+    return value
 
 
 def as_vector(values: Tensor | Sequence[float], name: str, positive: bool = False) -> Tensor:

@@ -5,10 +5,15 @@ from mtl_ref.methods.bargaining import FairGrad, NashMTL
 from mtl_ref.methods.cagrad import CAGrad
 from mtl_ref.methods.conflict_free import ConFIG
 from mtl_ref.methods.dual_cone import DualProj, UPGrad
+from mtl_ref.methods.famo import FAMO
 from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
+from mtl_ref.methods.hedge import GO4Align, GroupDRO
 from mtl_ref.methods.mgda import MGDA
 from mtl_ref.methods.normalized import Normalized
+from mtl_ref.methods.pace import DWA, ReLoBRaLo, SoftAdapt
 from mtl_ref.methods.pcgrad import PCGrad
+from mtl_ref.methods.random_weights import RLW
+from mtl_ref.methods.scalarization import COSMOS, PBI, STCH, Chebyshev
 from mtl_ref.methods.scaling import (
     GeometricMean,
     InitialLossScaling,
@@ -20,6 +25,7 @@ from mtl_ref.methods.scaling import (
     uniform_cross_entropy,
     zero_mse,
 )
+from mtl_ref.methods.soft_optimal import UWSO
 from mtl_ref.methods.uncertainty import AutomaticWeightedLoss, UncertaintyWeighting
 from mtl_ref.methods.weighting import EqualWeighting, FixedWeighting
 
@@ -34,6 +40,20 @@ __all__ = [
     "PowerMean",
     "UncertaintyWeighting",
     "AutomaticWeightedLoss",
+    # by how fast they fall
+    "RLW",
+    "UWSO",
+    "DWA",
+    "SoftAdapt",
+    "ReLoBRaLo",
+    "GroupDRO",
+    "GO4Align",
+    "FAMO",
+    # for a chosen point of the front
+    "Chebyshev",
+    "STCH",
+    "PBI",
+    "COSMOS",
     # by the lengths of gradients
     "GradientNormalization",
     "GradNorm",

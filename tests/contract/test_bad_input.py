@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from cases import Method, Net, both_ways, build, every_row, gradient_rows, loss_rows, rows, sharing_rows, vector
+from cases import (
+    Method,
+    Net,
+    both_ways,
+    build,
+    every_row,
+    gradient_rows,
+    loss_rows,
+    rows,
+    same,
+    sharing_rows,
+    vector,
+)
 from torch import Tensor
 
 import mtl_ref as mtl
@@ -25,6 +37,7 @@ BAD_LOSSES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 # these divide by the losses, or take their logarithm: at every step, or by those of the first
 DIVIDE = {
     "initial", "realtime", "geometric", "power", "normalized-rate", "gradnorm", "mgda-loss", "mgda-loss+",
+    "uw-so", "dwa", "relobralo", "go4align", "famo",
 }  # fmt: skip
 
 
@@ -39,7 +52,7 @@ def refuse(balancer, net: Net, losses: Tensor, message: str, given: Mapping[str,
     after = net.state_dict(), balancer.state_dict(), torch.get_rng_state()
     for old, new in zip(before[:2], after[:2], strict=True):
         assert old.keys() == new.keys()
-        assert all(torch.equal(old[name], new[name]) for name in old)
+        assert all(same(old[name], new[name]) for name in old)
     assert torch.equal(before[2], after[2])
     assert (net.grads() == 5).all()
     assert all(p.grad is None for p in balancer.parameters())

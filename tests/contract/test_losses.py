@@ -7,6 +7,8 @@ import torch
 from cases import LOSS, SCALES, Method, Net, both_ways, build, looks_at_gradients, loss_rows, rows
 
 plain_rows = rows([row for row in LOSS if not looks_at_gradients(row)])
+# the weights of losses far from the others are zero, or negative (the last two)
+SOME_LEFT_OUT = {"uw-so", "groupdro", "go4align", "chebyshev", "stch", "pbi", "cosmos"}
 
 
 @loss_rows
@@ -16,10 +18,12 @@ def test_the_model_gets_the_gradients_of_forward_and_the_weights_are_its_derivat
     for scale in (1.0, 0.5):  # at the first step, and with the state that it leaves
         net.zero_grad(), plain.zero_grad()
         losses = scale * plain.losses()
+        torch.manual_seed(1)
         total = copy.deepcopy(balancer)(losses)
         assert total.shape == ()
         (derivatives,) = torch.autograd.grad(total, losses, retain_graph=True)
         total.backward()
+        torch.manual_seed(1)
         weights = balancer.backward(scale * net.losses(), **net.given(by))
         torch.testing.assert_close(weights, derivatives, rtol=1e-12, atol=0)
         assert not weights.requires_grad
@@ -47,10 +51,10 @@ def test_tiny_and_huge_losses_have_finite_positive_weights_in_single_precision(r
     weights = build(row).backward(losses)
     assert weights.dtype == torch.float32
     assert weights.isfinite().all()
-    assert (weights > 0).all()
+    assert (weights > 0).all() or row.key in SOME_LEFT_OUT
 
 
-@plain_rows
+@rows([row for row in LOSS if row.state != "random weights" and not looks_at_gradients(row)])
 def test_duplicate_losses_get_equal_weights(row: Method) -> None:
     weights = build(row, (0, 0, 0)).backward(torch.full((3,), 0.7, dtype=torch.float64, requires_grad=True))
     torch.testing.assert_close(weights, weights[:1].expand(3), rtol=1e-12, atol=0)
@@ -73,7 +77,7 @@ def test_half_precision_steps_under_a_gradient_scaler_and_an_overflow_skips_the_
     if overflow:
         assert not theta.grad.isfinite().all()
     else:
-        torch.testing.assert_close(theta.grad, weights * torch.tensor([2.0, 4.0, 6.0]), rtol=1e-2, atol=0)
+        torch.testing.assert_close(theta.grad, weights * torch.tensor([2.0, 4.0, 6.0]), rtol=1e-2, atol=1e-4)
     scaler.step(optimizer)
     scaler.update()
     assert (theta.tolist() == [1.0, 2.0, 3.0]) == overflow
