@@ -130,7 +130,7 @@ class Accumulation:
         """The weights of those tasks that have labels, shape (S,), and the step that needs no second pass."""
         if self.part is None:  # no gradient is looked at
             used: Tensor = self.balancer.weights_at(losses)  # type: ignore[call-arg]
-            return Processes(self.group).first(used) if self.balancer.random else used
+            return self.balancer.agreed(used, Processes(self.group))
         J = None if self.J is None else self.J if there.all() else self.J[there]
         if isinstance(self.balancer, GradientBalancer):
             self.balancer.check(losses)
@@ -141,7 +141,8 @@ class Accumulation:
         M = self.part.sum(gram(self.part.reduce(J)) if J is not None else self.M[there][:, there])  # type: ignore[index]
         if isinstance(self.balancer, LossBalancer):
             return self.balancer.weights_at(losses, M.diagonal().sqrt())
-        alpha = self.part.processes.first(self.balancer.weights_at(M, losses))
+        alpha = self.balancer.agreed(self.balancer.weights_at(M, losses), self.part.processes)
+        alpha = self.part.processes.first(alpha)
         return alpha.to(torch.promote_types(losses.dtype, torch.float32)).to(losses.device)
 
     def backward(

@@ -29,11 +29,13 @@ class Balancer(nn.Module):
         per_task: names of tensors, shape (T,) or (T, ·), that hold a number, or a row, for each task. Those of
             base classes count too.
         per_pair: names of tensors, shape (T, T), that hold a number for each pair of tasks.
+        random: whether it draws numbers. On several processes those of the first one count.
     """
 
     exact: tuple[str, ...] = ()
     per_task: tuple[str, ...] = ()
     per_pair: tuple[str, ...] = ()
+    random = False
     steps_taken = 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -92,6 +94,15 @@ class Balancer(nn.Module):
         if len(whole) == 0:
             return whole
         return whole[there][:, there] if name in self.pairs() else whole[there]
+
+    def agreed(self, weights: Tensor, processes: Processes) -> Tensor:
+        """What the first process has drawn, and has learnt from it: the weights, and the numbers that are kept."""
+        if not self.random:
+            return weights
+        for module in self.modules():
+            for _, place, name in module.numbers() if isinstance(module, Balancer) else ():
+                place[name] = processes.first(place[name])
+        return processes.first(weights)
 
     def end_epoch(self) -> None:
         """To be called after each epoch. Most methods have nothing to do then."""
@@ -242,12 +253,10 @@ class LossBalancer(Balancer):
     Attributes:
         sees_losses: whether the weights depend on the losses.
         sees_norms: whether the weights depend on the norms of the tasks' gradients, too.
-        random: whether the weights are drawn.
     """
 
     sees_losses = True
     sees_norms = False
-    random = False
 
     def __call__(self, losses: Tensor) -> Tensor:
         if self.sees_losses and getattr(losses, "grad_fn", None) is not None and Processes().size > 1:
@@ -307,8 +316,7 @@ class LossBalancer(Balancer):
             return torch.zeros_like(losses)
         with self.only(batch.there):
             weights = self.weights_at(batch.losses, None if part is None else part.norms())
-            if self.random:  # what is drawn must not differ between processes
-                weights = batch.processes.first(weights)
+            weights = self.agreed(weights, batch.processes)
         batch.differentiate(weights, retain_graph)
         return batch.spread(weights)
 
@@ -383,7 +391,8 @@ class GradientBalancer(Balancer):
             return self.combine(J, losses)
         J = part.reduce(J)  # this process's columns
         M = part.sum(gram(J))  # (T, T)
-        alpha = part.processes.first(self.weights_at(M, losses)).to(J)  # (T,)
+        weights = self.agreed(self.weights_at(M, losses), part.processes)
+        alpha = part.processes.first(weights).to(J)  # (T,)
         return weighted_sum(alpha, J), alpha
 
     def forward(self, gradients: Tensor, losses: Tensor | None = None) -> Tensor:

@@ -24,6 +24,8 @@ class PCGrad(GradientBalancer):
             global one draws, whose state `train` seeds and keeps in its checkpoints.
     """
 
+    random = True
+
     def __init__(self, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.generator = generator

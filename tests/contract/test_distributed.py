@@ -94,6 +94,8 @@ def batch(step: int, counted: bool) -> tuple[Tensor, Tensor, Tensor]:
 def train(key: str, form: str, counted: bool, own: slice, group: object = None) -> dict[str, object]:
     """Some steps of SGD on some rows of the batches; what they leave behind."""
     net, balancer = Net(), build(METHODS[key])
+    if dist.is_initialized():  # what is drawn must not differ between processes: the first one's counts
+        torch.manual_seed(dist.get_rank())
     model: Callable[..., tuple[Tensor, Tensor]] = net
     if "two DDPs" in form:
         net.encoder, net.heads = DistributedDataParallel(net.encoder), DistributedDataParallel(net.heads)
