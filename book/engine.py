@@ -34,6 +34,14 @@ class KeepsInitial(nn.Module):
         return self.initial.to(losses.device)
 
 
+class LooksAfter(nn.Module):
+    """Part of a method that learns from the losses before and after a step."""
+
+    def update(self, losses: Tensor) -> None:
+        """Learn from the losses after the step, shape (T,)."""
+        self.learn(self.before, losses.detach().double())
+
+
 class LossBalancer(nn.Module):
     """A method that combines the losses, shape (T,), into one scalar."""
 

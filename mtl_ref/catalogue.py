@@ -421,7 +421,7 @@ ROWS = (
         formula=r"\sum_i \bar w_{k(i)} L_i,\quad w_i = q_i \textstyle\sum_j L_j / L_i,\ q \propto q\, e^{-\eta L}",
         promise="none; with as many groups as tasks it is nearly real-time scaling",
         when="many tasks, some of them alike, and real-time scaling would be too restless",
-        call="mtl.GO4Align(3, groups=2)",
+        call="mtl.GO4Align(2, groups=2)",
     ),
     Method(
         "famo", "FAMO", "pace of the losses", "liu2023famo", "FA.1",

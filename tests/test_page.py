@@ -194,4 +194,4 @@ def test_a_card_says_what_the_catalogue_says(row, monkeypatch):
         address = PAPERS[row.paper][1]
         assert address in text
         entry = re.search(rf"@\w+{{{row.paper},.*?^}}", BIBLIOGRAPHY, re.DOTALL | re.MULTILINE)
-        assert address.removeprefix("https://arxiv.org/abs/") in entry[0]
+        assert re.sub(r"https://(arxiv.org/abs|doi.org)/", "", address) in entry[0]
