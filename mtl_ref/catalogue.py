@@ -355,7 +355,7 @@ ROWS = (
     Method(
         "rlw", "random weights", "weights chosen beforehand", "lin2022", "RL.1",
         sees="nothing", decides="drawing weights anew in every step", passes="1",
-        state="random weights", gram=False, priorities="", chapter="13_weights_from_losses",
+        state="random draws", gram=False, priorities="", chapter="13_weights_from_losses",
         make=lambda p, **k: methods.RLW(**k),
         formula=r"\sum_i w_i L_i,\quad w = \operatorname{softmax}(x),\ x \sim N(0, I)",
         promise="none: its expected gradient is that of equal weights",
@@ -426,7 +426,7 @@ ROWS = (
     Method(
         "famo", "FAMO", "pace of the losses", "liu2023famo", "FA.1",
         sees="the losses before and after each step", decides="one share of every loss in a step",
-        passes="1", state="T logits, Adam's moments", gram=False, priorities="",
+        passes="1, and a forward pass", state="T logits, Adam's moments", gram=False, priorities="",
         chapter="13_weights_from_losses",
         make=lambda p, **k: methods.FAMO(len(p.tasks), **k),
         formula=r"c \sum_i z_i \log L_i,\quad z = \operatorname{softmax}(\xi)",

@@ -55,12 +55,12 @@ class FAMO(LooksAfter, LossBalancer):
     ) -> None:
         super().__init__()
         zeros = torch.zeros(check_num_tasks(num_tasks), dtype=torch.float64)
-        b = zeros if lower is None else as_vector(lower, "the lower bound").double()
+        b = as_vector(zeros if lower is None else lower, "the lower bound")
         check_losses(b, num_tasks)
         self.lr = check_positive(lr, "lr")
         self.decay = check_positive(decay, "decay", zero=True)
         self.register_buffer("logits", zeros)  # ξ
-        self.register_buffer("lower", b)
+        self.register_buffer("lower", b.double())
         self.register_buffer("steps", zeros.new_zeros(()))  # Adam's,
         self.register_buffer("m", zeros.clone())  # and its two moments
         self.register_buffer("v", zeros.clone())
@@ -75,7 +75,7 @@ class FAMO(LooksAfter, LossBalancer):
         return total.to(losses)
 
     def above(self, losses: Tensor) -> Tensor:
-        """L − b, shape (T,), float64; a ValueError where one is not positive."""
+        """L − b, shape (T,), float64, or a ValueError if one is ≤ 0."""
         check_losses(losses, len(self.lower))
         above = in_float64(losses).to(self.lower.device) - self.lower
         check_losses(above.to(losses.dtype), positive=True)

@@ -11,6 +11,8 @@ from torch import Tensor
 from mtl_ref.balancer import LossBalancer
 from mtl_ref.checks import as_memory, check_losses, check_num_tasks, check_positive
 
+Grouping = tuple[float, list[Tensor]]
+
 
 class Hedge(LossBalancer):
     """Part of a method that keeps log q of T weights q, shape (T,), which sum to 1, and equal at the start."""
@@ -22,10 +24,11 @@ class Hedge(LossBalancer):
     def __init__(self, num_tasks: int, lr: float) -> None:
         super().__init__()
         self.lr = check_positive(lr, "lr")
-        self.register_buffer("log_q", torch.zeros(check_num_tasks(num_tasks), dtype=torch.float64))
+        T = check_num_tasks(num_tasks)
+        self.register_buffer("log_q", torch.zeros(T, dtype=torch.float64))
 
     def multiply(self, factor: Tensor) -> Tensor:
-        """q after it is multiplied by e^factor, shape (T,); not where a factor is not finite."""
+        """q times e^factor, shape (T,); kept if the factor is finite."""
         if factor.isfinite().all():
             self.log_q = torch.log_softmax(self.log_q + factor, 0)
         return self.log_q.exp()
@@ -73,7 +76,12 @@ class GO4Align(Hedge):
         ValueError: num_tasks < 1, groups < 1, or lr is not positive and finite.
     """
 
-    def __init__(self, num_tasks: int, groups: int = 2, lr: float = 1e-4) -> None:
+    def __init__(
+        self,
+        num_tasks: int,
+        groups: int = 2,
+        lr: float = 1e-4,
+    ) -> None:
         super().__init__(num_tasks, lr)
         if groups < 1:
             raise ValueError(f"groups is {groups}, but must be at least 1.")
@@ -99,7 +107,8 @@ def group_means(x: Tensor, groups: int) -> Tensor:
     """
     ordered, order = x.sort()
     T = len(x)
-    best: dict[tuple[int, int], tuple[float, list[Tensor]]] = {(0, 0): (0.0, [])}  # (k, groups): cost, means
+    # of the first k numbers in g groups: their cost, and their means
+    best: dict[tuple[int, int], Grouping] = {(0, 0): (0.0, [])}
     for g in range(1, groups + 1):
         for end in range(g, T + 1):
             options = []
@@ -111,4 +120,4 @@ def group_means(x: Tensor, groups: int) -> Tensor:
                     cost = cost + (group - mean).square().sum().item()
                     options.append((cost, [*means, mean.expand(end - start)]))
             best[end, g] = min(options, key=lambda option: option[0])
-    return torch.empty_like(x).scatter(0, order, torch.cat(best[T, groups][1]))
+    return torch.cat(best[T, groups][1])[order.argsort()]

@@ -61,7 +61,8 @@ class DWA(LossBalancer):
         mean = self.total / self.steps
         self.earlier = torch.where(seen, self.last, self.earlier)
         self.last = torch.where(seen, mean, self.last)
-        self.total, self.steps = torch.zeros_like(mean), torch.zeros_like(mean)
+        self.total = torch.zeros_like(mean)
+        self.steps = torch.zeros_like(mean)
 
     def extra_repr(self) -> str:
         return f"num_tasks={len(self.total)}, temperature={self.temperature}"
@@ -87,7 +88,8 @@ class SoftAdapt(LossBalancer):
     def __init__(self, num_tasks: int, beta: float = 0.1) -> None:
         super().__init__()
         self.beta = check_positive(beta, "beta")
-        self.register_buffer("last", torch.full((check_num_tasks(num_tasks),), torch.nan, dtype=torch.float64))
+        ones = torch.ones(check_num_tasks(num_tasks), dtype=torch.float64)
+        self.register_buffer("last", ones * torch.nan)
 
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, len(self.last))
@@ -148,8 +150,9 @@ class ReLoBRaLo(LossBalancer):
         check_losses(losses, len(self.last), positive=True)
         now = as_memory(losses, self.last)
         if now.isfinite().all():
-            self.initial = torch.where(self.initial.isnan(), now, self.initial)
-            self.last = torch.where(self.last.isnan(), now, self.last)
+            new = self.last.isnan()
+            self.initial = torch.where(new, now, self.initial)
+            self.last = torch.where(new, now, self.last)
             self.learn(now)
             self.last = now
         return (self.weights.to(losses) * losses).sum()
@@ -157,7 +160,8 @@ class ReLoBRaLo(LossBalancer):
     def learn(self, now: Tensor) -> None:
         """The weights of this step, from the losses, shape (T,)."""
         kept = torch.rand((), generator=self.generator).item() < self.rho
-        past = self.weights if kept else self.compare(now, self.initial)  # (RB.2)
+        since_start = self.compare(now, self.initial)
+        past = self.weights if kept else since_start  # (RB.2)
         recent = self.compare(now, self.last)
         self.weights = self.alpha * past + (1 - self.alpha) * recent  # (RB.3)
 

@@ -30,7 +30,11 @@ class RLW(LossBalancer):
     sees_losses = False
     random = True
 
-    def __init__(self, distribution: str = "normal", generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        distribution: str = "normal",
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         if distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution is {distribution!r}, but must be one of {list(DISTRIBUTIONS)}.")

@@ -88,7 +88,8 @@ class STCH(Scalarization):
 
     def forward(self, losses: Tensor) -> Tensor:
         w, x = self.given(losses)
-        total: Tensor = self.mu * torch.logsumexp(w * x / self.mu, 0)  # (ST.1)
+        smooth = torch.logsumexp(w * x / self.mu, 0)
+        total: Tensor = self.mu * smooth  # (ST.1)
         return total.to(losses)
 
     def extra_repr(self) -> str:
@@ -140,7 +141,11 @@ class COSMOS(Scalarization):
         ValueError: penalty is negative or not finite, or a weight is not positive and finite.
     """
 
-    def __init__(self, penalty: float = 1.0, weights: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        penalty: float = 1.0,
+        weights: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__(weights)
         self.penalty = check_positive(penalty, "penalty", zero=True)
 
