@@ -104,6 +104,7 @@ def test_two_processes_take_the_steps_of_one(after: dict[str, Any], name: str) -
 
 FITS_SCALER = {"equal", "fixed", "prior", "geometric", "power", "gradnorm", "pcgrad", "mgda"} | {
     *("config", "upgrad", "dualproj", "cagrad", "aligned"),
+    *("ntkmtl", "gradvac", "imtl-g", "primary", "pcd", "krum", "cr-mogm"),
 }
 
 

@@ -6,9 +6,14 @@ from mtl_ref.methods.cagrad import CAGrad
 from mtl_ref.methods.conflict_free import ConFIG
 from mtl_ref.methods.dual_cone import DualProj, UPGrad
 from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
+from mtl_ref.methods.gradvac import GradVac
+from mtl_ref.methods.impartial import IMTL, IMTLG, IMTLL
+from mtl_ref.methods.kernel import NTKMTL
+from mtl_ref.methods.krum import Krum
 from mtl_ref.methods.mgda import MGDA
 from mtl_ref.methods.normalized import Normalized
 from mtl_ref.methods.pcgrad import PCGrad
+from mtl_ref.methods.primary import PCD, PrimaryTask
 from mtl_ref.methods.scaling import (
     GeometricMean,
     InitialLossScaling,
@@ -20,6 +25,7 @@ from mtl_ref.methods.scaling import (
     uniform_cross_entropy,
     zero_mse,
 )
+from mtl_ref.methods.smoothed import CRMOGM
 from mtl_ref.methods.uncertainty import AutomaticWeightedLoss, UncertaintyWeighting
 from mtl_ref.methods.weighting import EqualWeighting, FixedWeighting
 
@@ -50,6 +56,16 @@ __all__ = [
     "CAGrad",
     # orthogonal and of one length
     "AlignedMTL",
+    # relatives of these
+    "IMTLG",
+    "IMTLL",
+    "IMTL",
+    "NTKMTL",
+    "GradVac",
+    "PrimaryTask",
+    "PCD",
+    "Krum",
+    "CRMOGM",
     # any of them, on gradients of one length
     "Normalized",
     # what a loss is worth at the start, and to an answer that ignores the input

@@ -26,6 +26,11 @@ UNITLESS = {"initial", "realtime", "geometric", "normalized", "normalized-rate",
     "config",
     "nash",
     "unit-upgrad",
+    "ntkmtl",
+    "imtl-g",  # its sign may, but does not here
+    "imtl",
+    "primary",
+    "pcd",
 }
 
 ENCODER = slice(sum(p.numel() for p in Net().encoder.parameters()))
