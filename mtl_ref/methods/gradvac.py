@@ -5,6 +5,7 @@ Massively Multilingual Models", ICLR 2021, arXiv 2010.05874, Algorithm 1.
 """
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from mtl_ref.balancer import GradientBalancer, Remembers
 from mtl_ref.checks import check_losses
 
+Array: TypeAlias = np.ndarray
 STEEP = 1 - 1e-9  # no cosine is raised further: to reach 1 would take infinitely much of the other gradient
 
 
@@ -41,7 +43,11 @@ class GradVac(Remembers, GradientBalancer):
     memory = "phi"
     per_pair = ("phi",)
 
-    def __init__(self, beta: float = 0.01, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        beta: float = 0.01,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         if not 0 <= beta <= 1:
             raise ValueError(f"beta is {beta}, but must be a number from 0 to 1.")
@@ -53,26 +59,34 @@ class GradVac(Remembers, GradientBalancer):
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         self.check(M.diagonal())
-        G, T = M.cpu().numpy(), len(M)
-        lengths = np.sqrt(G.diagonal())
-        phi = self.phi.nan_to_num().cpu().numpy() if len(self.phi) else np.zeros((T, T))
-        C = np.eye(T)  # (T, T): row i is of gᵢ' = Σₖ Cᵢₖ gₖ
-        for i in range(T):
-            inner, length = G[i].copy(), lengths[i]  # ⟨gᵢ', gⱼ⟩ for every j, and ‖gᵢ'‖
-            for j in torch.randperm(T, generator=self.generator).tolist():
-                if j == i or length * lengths[j] == 0:
-                    continue
-                cosine = np.clip(inner[j] / (length * lengths[j]), -1, 1)  # (GV.1)
-                if cosine < phi[i, j]:
-                    aim = min(phi[i, j], STEEP)
-                    ratio = math.sqrt((1 - cosine**2) / (1 - aim**2))
-                    share = length / lengths[j] * (aim * ratio - cosine)  # (GV.2)
-                    C[i, j] += share
-                    inner += share * G[j]
-                    length *= ratio  # (GV.3)
-                phi[i, j] = (1 - self.beta) * phi[i, j] + self.beta * cosine  # (GV.4)
+        G = M.cpu().numpy()  # (T, T)
+        phi = self.phi.nan_to_num().cpu().numpy()
+        phi = phi if len(phi) else np.zeros_like(G)
+        C = np.eye(len(G))  # (T, T): row i is of gᵢ' = Σₖ Cᵢₖ gₖ
+        for i in range(len(G)):
+            self.lift(i, G, C[i], phi[i])
         self.phi = torch.from_numpy(phi)
         return torch.from_numpy(C.sum(axis=0))  # (GV.5)  (T,)
+
+    def lift(self, i: int, G: Array, row: Array, phi: Array) -> None:
+        """Lift gᵢ: its row of C changes, and each φᵢⱼ moves."""
+        norms = np.sqrt(G.diagonal())
+        inner, length = G[i].copy(), norms[i]  # ⟨gᵢ', gⱼ⟩ for all j, ‖gᵢ'‖
+        order = torch.randperm(len(G), generator=self.generator)
+        for j in order.tolist():
+            if j == i or length * norms[j] == 0:
+                continue
+            cosine = inner[j] / (length * norms[j])  # (GV.1)
+            cosine = np.clip(cosine, -1, 1)
+            if cosine < phi[j]:
+                aim = min(phi[j], STEEP)
+                ratio = math.sqrt((1 - cosine**2) / (1 - aim**2))
+                turn = aim * ratio - cosine
+                share = length / norms[j] * turn  # (GV.2)
+                row[j] += share
+                inner += share * G[j]
+                length *= ratio  # (GV.3)
+            phi[j] += self.beta * (cosine - phi[j])  # (GV.4)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}"

@@ -59,7 +59,12 @@ class IMTLL(TakesPriorities, LossBalancer):
     sees_losses = False
     per_task = ("s",)
 
-    def __init__(self, num_tasks: int, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        num_tasks: int,
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.s = starts_at_zero(num_tasks)
         self.set_priorities(priorities, num_tasks)

@@ -29,7 +29,12 @@ class NTKMTL(TakesPriorities, GradientBalancer):
         ValueError: exponent is negative or not finite, or a priority is not positive and finite.
     """
 
-    def __init__(self, exponent: float = 0.5, *, priorities: Tensor | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        exponent: float = 0.5,
+        *,
+        priorities: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if not (math.isfinite(exponent) and exponent >= 0):
             raise ValueError(f"exponent is {exponent}, but must be a finite number that is not negative.")

@@ -35,10 +35,11 @@ class Krum(GradientBalancer):
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         square, T = M.diagonal(), len(M)
-        apart = (square[:, None] + square - (M + M.T)).clamp(min=0)  # (KR.1)  (T, T)
+        apart = square[:, None] + square - (M + M.T)  # (KR.1)  (T, T)
+        apart = apart.clamp(min=0)
         near = max(T - self.byzantine - 2, 0)
-        nearest = apart.sort(dim=1).values[:, 1 : 1 + near]  # itself comes first
-        score = nearest.sum(1)  # (KR.2)  (T,)
+        nearest = apart.sort(dim=1).values[:, 1:]  # itself comes first
+        score = nearest[:, :near].sum(1)  # (KR.2)  (T,)
         places = min(self.selected, T)
         last = score.sort().values[places - 1]
         inside, tied = (score < last).to(M), (score == last).to(M)

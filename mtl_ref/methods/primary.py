@@ -101,7 +101,12 @@ class PCD(Remembers, HasPrimary):
     memory = "average"
     per_task = ("average",)
 
-    def __init__(self, primary: int = 0, tau: float = 0.02, beta: float = 0.999) -> None:
+    def __init__(
+        self,
+        primary: int = 0,
+        tau: float = 0.02,
+        beta: float = 0.999,
+    ) -> None:
         super().__init__(primary)
         if not 0 <= tau <= 1:
             raise ValueError(f"tau is {tau}, but must be a number from 0 to 1.")
@@ -119,7 +124,8 @@ class PCD(Remembers, HasPrimary):
         check_losses(M.diagonal(), len(self.average) or None)
         norms, C = unit_gram(M)
         now = torch.stack([norms**2, torch.ones_like(norms)], 1)  # (T, 2)
-        old = self.average.nan_to_num().to(now) if len(self.average) else torch.zeros_like(now)
+        old = self.average.nan_to_num().to(now)
+        old = old if len(old) else torch.zeros_like(now)
         self.average = self.beta * old + (1 - self.beta) * now  # (PD.1)
         usual = (self.average[:, 0] / self.average[:, 1]).sqrt()  # (PD.2)
         size = per_length(norms, usual)  # ‖g̃ᵢ‖
@@ -130,7 +136,8 @@ class PCD(Remembers, HasPrimary):
         square = e @ C @ e
         if square <= RANK * e.abs().sum() ** 2:
             return torch.zeros_like(norms)
-        return per_length(norms[self.primary] * e / square.sqrt(), norms)  # (PD.5)
+        e = norms[self.primary] * e / square.sqrt()  # (PD.5)
+        return per_length(e, norms)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, tau={self.tau}, beta={self.beta}"

@@ -49,7 +49,8 @@ def above_margins(C: Tensor, first: int, margins: Tensor) -> Tensor:
     within, m = cosines[np.ix_(others, others)], m[others]
     inner = cosines[others, first] - m  # (PD.6)
     z = least_push(within + ridge * np.eye(len(m)), inner, ridge)
-    met = (inner + within @ z >= -1e-6 * m.max(initial=0.0)).all() or not m.any()
+    slack = inner + within @ z
+    met = not m.any() or bool((slack >= -1e-6 * m.max()).all())
     e = np.eye(len(cosines))[first]
     e[others] = z if met else 0.0
     return torch.from_numpy(e).to(C)

@@ -69,6 +69,19 @@ def test_pcd_is_the_closest_point_with_margins_as_long_as_the_primary_gradient(s
         others = scaled[[0, 2]]
         d = closest_by_faces(others, 0.2 * others.square().sum(1), scaled[1])
         torch.testing.assert_close(balancer(J), J[1].norm() * d / d.norm(), rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(balancer.average[:, 0], squares)
+
+
+def test_pcd_has_a_start_for_each_task_of_its_own() -> None:
+    balancer, (first, second) = mtl.PCD(tau=0.2, beta=0.9), (draw(3, 5, 1), 3 * draw(3, 5, 2))
+    with balancer.only(torch.tensor([True, True, False])):
+        balancer(first[:2])
+    squares = torch.stack([first.square().sum(1), second.square().sum(1)])
+    usual = torch.tensor([0.09, 0.1]).double() @ squares / 0.19
+    usual[2] = squares[1, 2]  # which was not there before
+    scaled = second / usual.sqrt()[:, None]
+    d = closest_by_faces(scaled[1:], 0.2 * scaled[1:].square().sum(1), scaled[0])
+    torch.testing.assert_close(balancer(second), second[0].norm() * d / d.norm(), rtol=1e-6, atol=1e-8)
 
 
 def test_pcd_drops_conditions_that_no_direction_meets() -> None:
