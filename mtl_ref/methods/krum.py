@@ -12,7 +12,7 @@ from mtl_ref.balancer import GradientBalancer
 class Krum(GradientBalancer):
     """The mean of those gradients whose sum of squared distances to their T − f − 2 nearest is least.
 
-    It was made for T workers with one loss, of which up to f lie; tasks are no workers. Equal scores share a
+    It was made for T workers with one loss, up to f of them faulty; tasks are no workers. Equal scores share a
     place, where the paper takes the smaller index: the order of the tasks must not count, and with one neighbour
     two scores are always equal. TorchJD sums distances, the paper their squares. If T ≤ f + 2 no neighbour counts,
     all scores are equal, and the direction is the mean.
