@@ -39,3 +39,15 @@ def test_a_zero_gradient_has_no_weight_and_priorities_multiply() -> None:
 def test_an_exponent_that_is_none_is_refused(exponent: float) -> None:
     with pytest.raises(ValueError, match=r"exponent is .*, but must be a finite number that is not negative"):
         mtl.NTKMTL(exponent)
+
+
+def test_the_exponent_is_shown_with_the_priorities_or_without() -> None:
+    assert "NTKMTL(exponent=0.75)" in repr(mtl.NTKMTL(0.75))
+    assert "NTKMTL(exponent=0.5, priorities=[1.0, 2.0])" in repr(mtl.NTKMTL(priorities=[1.0, 2.0]))
+
+
+def test_priorities_of_another_number_are_refused_for_losses_and_for_gradients() -> None:
+    balancer = mtl.NTKMTL(priorities=[1.0, 2.0])
+    for ask in (lambda: balancer.check(vector(1, 1, 1)), lambda: balancer(draw(3, 4))):
+        with pytest.raises(ValueError, match="built for 2 tasks but was given 3 losses"):
+            ask()
