@@ -42,6 +42,10 @@ class LooksAfter(nn.Module):
         self.learn(self.before, losses.detach().double())
 
 
+class Remembers(nn.Module):
+    """Part of a method that keeps a tensor of a shape not known beforehand. Save and restore it yourself."""
+
+
 class LossBalancer(nn.Module):
     """A method that combines the losses, shape (T,), into one scalar."""
 
@@ -68,6 +72,10 @@ class LossBalancer(nn.Module):
 class GradientBalancer(nn.Module):
     """A method that combines the gradients of the tasks into one direction to subtract."""
 
+    def scaled(self, losses: Tensor) -> Tensor:
+        """What is differentiated for each task, shape (T,)."""
+        return losses
+
     def weights_of(self, J: Tensor, losses: Tensor | None) -> Tensor:
         """The task weights α, shape (T,), from the Gram matrix M = J Jᵀ in float64."""
         exact = J.detach().double()
@@ -90,6 +98,7 @@ class GradientBalancer(nn.Module):
         All other parameters receive the gradients of the losses that depend on them, unscaled.
         """
         inputs = list(shared) if features is None else [features]
+        losses = self.scaled(losses)
         J = task_gradients(losses, inputs)  # (T, P)
         alpha = self.weights_of(J, losses)  # (T,)
         pieces = (alpha @ J).split([x.numel() for x in inputs])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer, LossBalancer
-from mtl_ref.checks import check_losses, check_on_graph
+from mtl_ref.checks import check_losses, check_on_graph, check_vector
 from mtl_ref.distributed import Group, Parameters, Part, Present, Processes, WholeBatch, replaced
 from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
@@ -61,8 +61,7 @@ class Accumulation:
         """Measure a micro-batch; arguments and errors as in `backward` of the method."""
         if self.weights is not None:
             self.start()
-        batch = WholeBatch(losses, present, self.group)
-        self.check_number(losses)
+        batch = WholeBatch(self.scaled(losses), present, self.group)
         if batch.tasks:
             check_losses(batch.losses)
         if isinstance(self.balancer, GradientBalancer) or self.balancer.sees_norms:
@@ -71,6 +70,12 @@ class Accumulation:
         total = batch.spread(batch.losses)
         self.there = there if self.there is None else self.there | there
         self.losses = total.clone() if self.losses is None else self.losses + total
+
+    def scaled(self, losses: Tensor) -> Tensor:
+        """The losses as the method differentiates them, as many as in all micro-batches."""
+        check_vector(losses)
+        self.check_number(losses)
+        return self.balancer.scaled(losses) if isinstance(self.balancer, GradientBalancer) else losses
 
     def check_number(self, losses: Tensor) -> None:
         """Raise a ValueError unless all micro-batches have equally many losses."""
@@ -162,8 +167,7 @@ class Accumulation:
         if self.weights is None or (combines and self.J is not None):
             raise ValueError("call finish first." if self.weights is None else "with shared, finish was the step.")
         check_on_graph(losses)
-        batch = WholeBatch(losses, present, self.group)
-        self.check_number(losses)
+        batch = WholeBatch(self.scaled(losses), present, self.group)
         if self.part is None and not self.compared:  # the gradients were not looked at before
             self.compared = True
             self.balancer.compare_replicas(batch, lambda: leaves_behind([edge_of(losses)]))

@@ -330,6 +330,10 @@ class GradientBalancer(Balancer):
 
     by_parameter = False
 
+    def scaled(self, losses: Tensor) -> Tensor:
+        """What is differentiated for each task, shape (T,): its loss, which a method may multiply by a number."""
+        return losses
+
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         """The weights α of the direction d = Jᵀ α.
 
@@ -442,7 +446,7 @@ class GradientBalancer(Balancer):
                 processes. Nothing has been changed by then.
         """
         check_on_graph(losses)
-        batch = WholeBatch(losses, present, group)
+        batch = WholeBatch(self.scaled(losses), present, group)
         part = batch.part(shared, features)
         self.compare_replicas(batch, part.leaves)
         if not batch.tasks:

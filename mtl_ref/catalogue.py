@@ -79,9 +79,15 @@ def last_layer(model: HardSharing) -> Iterable[nn.Parameter]:
     return layers[-1].parameters(recurse=False)
 
 
+def first_by_name(problem: Any) -> int:
+    """Which task counts first in a benchmark: that whose name comes first; the first where no problem is known."""
+    return 0 if problem is None else problem.tasks.index(min(problem.tasks))
+
+
 PAPERS = {  # what a card says of a paper; the whole of it is in book/references.bib
     "ban2024": ("Ban and Ji 2024", "https://arxiv.org/abs/2402.15638"),
     "bischof2021": ("Bischof and Kraus 2021", "https://arxiv.org/abs/2110.09813"),
+    "blanchard2017": ("Blanchard et al. 2017", "https://arxiv.org/abs/1703.02757"),
     "chen2018": ("Chen et al. 2018", "https://arxiv.org/abs/1711.02257"),
     "chennupati2019": ("Chennupati et al. 2019", "https://arxiv.org/abs/1904.08492"),
     "heydari2019": ("Heydari, Thompson and Mehmood 2019", "https://arxiv.org/abs/1912.12355"),
@@ -93,18 +99,27 @@ PAPERS = {  # what a card says of a paper; the whole of it is in book/references
     "lin2024": ("Lin et al. 2024", "https://arxiv.org/abs/2402.19078"),
     "liu2019": ("Liu, Johns and Davison 2019", "https://arxiv.org/abs/1803.10704"),
     "liu2021cagrad": ("Liu et al. 2021", "https://arxiv.org/abs/2110.14048"),
+    "liu2021imtl": ("Liu, Li et al. 2021", "https://openreview.net/forum?id=IMPnRXEWpvr"),
     "liu2023famo": ("Liu et al. 2023", "https://arxiv.org/abs/2306.03792"),
     "liu2025": ("Liu, Chu and Thuerey 2025", "https://arxiv.org/abs/2408.11104"),
     "lopezpaz2017": ("Lopez-Paz and Ranzato 2017", "https://arxiv.org/abs/1706.08840"),
     "navon2022": ("Navon et al. 2022", "https://arxiv.org/abs/2202.01017"),
+    "qin2025": ("Qin et al. 2025", "https://arxiv.org/abs/2510.18258"),
     "quinton2024": ("Quinton and Rey 2024", "https://arxiv.org/abs/2406.16232"),
     "ruchte2021": ("Ruchte and Grabocka 2021", "https://arxiv.org/abs/2103.13392"),
     "sagawa2020": ("Sagawa et al. 2020", "https://arxiv.org/abs/1911.08731"),
     "sener2018": ("Sener and Koltun 2018", "https://arxiv.org/abs/1810.04650"),
     "senushkin2023": ("Senushkin et al. 2023", "https://arxiv.org/abs/2305.19000"),
     "shen2024": ("Shen et al. 2024", "https://arxiv.org/abs/2404.06486"),
+    "su2022": ("Su 2022", "https://spaces.ac.cn/archives/8907"),
+    "varam2026": ("Varam and AlHajri 2026", "https://arxiv.org/abs/2606.29521"),
+    "wang2021": ("Wang et al. 2021", "https://arxiv.org/abs/2010.05874"),
     "yu2020": ("Yu et al. 2020", "https://arxiv.org/abs/2001.06782"),
     "zhang2007": ("Zhang and Li 2007", "https://doi.org/10.1109/TEVC.2007.892759"),
+    "zhou2022": (
+        "Zhou et al. 2022",
+        "https://papers.neurips.cc/paper_files/paper/2022/hash/f91bd64a3620aad8e70a27ad9cb3ca57-Abstract-Conference.html",
+    ),
 }
 # For weights that the network's optimiser learns; GradNorm's own rate is the same.
 LEARNED = {"balancer_lr": 0.025}
@@ -473,6 +488,100 @@ ROWS = (
         promise="none without the network that is told λ; a weight may be negative",
         when="one network shall learn a whole front, λ drawn for each batch and given to it",
         call="mtl.COSMOS(1.0, [0.5, 0.5])",
+    ),
+    Method(
+        "imtl-l", "IMTL-L", "values of the losses", "liu2021imtl", "IL.1",
+        sees="the losses now, slowly", decides="learned factors that make every loss one", passes="1",
+        state="T learned numbers", gram=False, priorities="Σ vᵢ (e^{sᵢ} Lᵢ − sᵢ)",
+        chapter="14_relatives", make=lambda p, **k: methods.IMTLL(len(p.tasks), **k),
+        formula=r"\sum_i e^{s_i} L_i - s_i",
+        promise="where s has settled, every scaled loss is 1, whatever its unit",
+        when="as uncertainty weighting, whose double it is",
+        call="mtl.IMTLL(2)", train=LEARNED,
+    ),
+    Method(
+        "ntkmtl", "NTKMTL", "lengths of the gradients", "qin2025", "NT.1",
+        sees="the length of each gradient", decides="making all equally long, and d as long as all together",
+        passes="T", state="none", gram=True, priorities="Σ vᵢ wᵢ gᵢ",
+        chapter="14_relatives", make=lambda p, **k: methods.NTKMTL(**k),
+        formula=r"d = \sum_i \bigl(\sum_j \lVert g_j \rVert^2 / \lVert g_i \rVert^2\bigr)^{1/2} g_i",
+        promise="the direction of normalised gradients; its length falls with theirs",
+        when="as normalised gradients, where the step shall shrink near a minimum",
+        call="mtl.NTKMTL()",
+    ),
+    Method(
+        "gradvac", "GradVac", "conflicts of the gradients", "wang2021", "GV.1",
+        sees="the angles between gradients, now and on average",
+        decides="lifting an angle that is worse than it has been", passes="T",
+        state="random order, T² mean cosines φ", gram=True, priorities="",
+        chapter="14_relatives", make=lambda p, **k: methods.GradVac(**k),
+        formula=r"d = \sum_i g_i', \quad \cos(g_i', g_j) \ge \varphi_{ij}",
+        promise="as PCGrad where φ is 0; where tasks usually agree, they are made to",
+        when="tasks whose gradients agree on average, as languages of one translation model",
+        call="mtl.GradVac()",
+    ),
+    Method(
+        "imtl-g", "IMTL-G", "equal gains", "liu2021imtl", "IG.1",
+        sees="all inner products", decides="equal projections on every gradient, weights that sum to one",
+        passes="T", state="none", gram=True, priorities="", chapter="14_relatives",
+        make=lambda p, **k: methods.IMTLG(**k),
+        formula=r"\langle g_i, d \rangle / \lVert g_i \rVert \text{ equal},\quad \sum_i \alpha_i = 1",
+        promise="two tasks: the bisector. More: plus or minus ConFIG's direction, and minus raises every loss",
+        when="you compare with its paper; ConFIG is the same direction with the right sign",
+        call="mtl.IMTLG()",
+    ),
+    Method(
+        "imtl", "IMTL", "equal gains", "liu2021imtl", "IT.1",
+        sees="all inner products; each loss, slowly",
+        decides="IMTL-G's direction for losses that learned factors make one", passes="T",
+        state="T learned numbers", gram=False, priorities="", chapter="14_relatives",
+        make=lambda p, **k: methods.IMTL(len(p.tasks), **k),
+        formula=r"\langle g_i, d \rangle / \lVert g_i \rVert \text{ equal for the gradients of } e^{s_i} L_i",
+        promise="as IMTL-G; the heads see losses of one size",
+        when="you compare with its paper",
+        call="mtl.IMTL(2)", train=LEARNED,
+    ),
+    Method(
+        "primary", "PrimaryTask", "one task first", "su2022", "PR.1",
+        sees="all inner products", decides="the closest direction to the primary task's that raises no other loss",
+        passes="T", state="none", gram=True, priorities="", chapter="14_relatives",
+        make=lambda p, **k: methods.PrimaryTask(first_by_name(p), **k),
+        formula=r"\max_d \langle d, g_0 \rangle - \tfrac12 \lVert d \rVert^2, \quad "
+        r"\langle d, g_i \rangle \ge 0",
+        promise="a small enough plain step −ηd raises no loss of this batch; the primary one falls if it can",
+        when="one task counts, and the others must not suffer",
+        call="mtl.PrimaryTask(primary=0)",
+    ),
+    Method(
+        "pcd", "PCD", "one task first", "varam2026", "PD.1",
+        sees="all inner products", decides="the same with a margin for every other task", passes="T",
+        state="T mean squared lengths", gram=True, priorities="", chapter="14_relatives",
+        make=lambda p, **k: methods.PCD(first_by_name(p), **k),
+        formula=r"\min_d \tfrac12 \lVert d - \tilde g_1 \rVert^2, \quad "
+        r"\langle \tilde g_j, d \rangle \ge \tau \lVert \tilde g_j \rVert^2",
+        promise="the other losses fall, to first order, where some direction lets them; the primary one may rise",
+        when="one task counts, and the others must not stand still",
+        call="mtl.PCD(primary=0)",
+    ),
+    Method(
+        "krum", "Krum", "robust means", "blanchard2017", "KR.1",
+        sees="the distances between gradients", decides="the gradient closest to its neighbours", passes="T",
+        state="none", gram=True, priorities="", chapter="14_relatives",
+        make=lambda p, **k: methods.Krum(**k),
+        formula=r"\arg\min_i \sum_{j \text{ near } i} \lVert g_i - g_j \rVert^2",
+        promise="none for tasks: it leaves out those that differ",
+        when="the rows are workers of one loss, some of them faulty; not for tasks",
+        call="mtl.Krum()",
+    ),
+    Method(
+        "cr-mogm", "CR-MOGM", "common descent", "zhou2022", "CR.1", form="MGDA",
+        sees="all inner products", decides="the mean over steps of another method's weights", passes="T",
+        state="T mean weights", gram=True, priorities="", chapter="14_relatives",
+        make=lambda p, **k: methods.CRMOGM(methods.MGDA(), **k),
+        formula=r"d = \sum_i \lambda_i g_i, \quad \lambda \leftarrow a \lambda + (1 - a) \hat\lambda",
+        promise="weights that change slowly; the inner method's promise of a single step is lost",
+        when="batches are small, and the weights of the inner method jump from step to step",
+        call="mtl.CRMOGM(mtl.MGDA())",
     ),
 )  # fmt: skip
 

@@ -25,8 +25,8 @@ T = TypeVar("T")
 REPOSITORY = "https://github.com/mtl-ref/mtl-ref"
 TAG = re.compile(r"\(([A-Z]{2}\.\d+)\)")
 FALLBACK = {".c1": "#6a737d", ".k": "#cf222e", ".s2": "#0a7d55", ".mf": "#8250df", ".mi": "#8250df"}
-NOT_SHOWN = {"check", "extra_repr"}  # methods that say what is wrong, or print
-FOR_THE_ENGINE = {"exact", "per_task", "sees_losses"}
+NOT_SHOWN = {"check", "check_primary", "extra_repr", "only"}  # what says what is wrong, prints, or is the engine's
+FOR_THE_ENGINE = {"exact", "memory", "per_task", "per_pair", "sees_losses"}
 
 checked: list[tuple[str, str, str]] = []  # of this cell: what was checked, as measured and as recorded
 
@@ -95,10 +95,16 @@ def source(thing: type | Callable[..., Any]) -> str:
     for node in ast.walk(definition):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.If | ast.For):
             left_out += [s for s in node.body if is_left_out(s, in_class=isinstance(node, ast.ClassDef))]
-    dropped = {n for s in left_out for n in range(s.lineno, (s.end_lineno or s.lineno) + 1)}
+    dropped = {n for s in left_out for n in range(first_line(s), (s.end_lineno or s.lineno) + 1)}
     kept = "\n".join(line for n, line in enumerate(lines, 1) if n not in dropped)
     kept = re.sub(r"\n{3,}", "\n\n", kept)  # a gap where something was
     return re.sub(r":\n\n(?= )", ":\n", kept).strip() + "\n"
+
+
+def first_line(statement: ast.stmt) -> int:
+    """Where a statement begins: at its first decorator, if it has one."""
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
+    return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
 
 
 def is_left_out(statement: ast.stmt, in_class: bool = False) -> bool:

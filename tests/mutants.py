@@ -38,6 +38,7 @@ ALSO = {  # where a file's tests stand in others
     "training": ["training_loops"],
     "results": ["benchmark"],
     "unit": ["conflict_free"],
+    "dual_cone": ["primary"],
 }
 SECONDS = 600  # after which a command has noticed: a loop that does not end
 NAMES = {"argmin": "argmax", "argmax": "argmin", "min": "max", "max": "min", "sum": "mean", "mean": "sum"}

@@ -103,7 +103,9 @@ def test_two_processes_take_the_steps_of_one(after: dict[str, Any], name: str) -
 # --- The table: rows of the catalogue against one process in float32, eager
 
 # of the methods that need backward itself: these take losses that a scaler has multiplied
-FITS_SCALER = {"gradnorm", "pcgrad", "mgda", "config", "upgrad", "dualproj", "cagrad", "aligned"}
+FITS_SCALER = {"gradnorm", "pcgrad", "mgda", "config", "upgrad", "dualproj", "cagrad", "aligned"} | {
+    *("ntkmtl", "gradvac", "imtl-g", "primary", "pcd", "krum", "cr-mogm"),
+}
 
 
 def step_of(after: dict[str, Any], row: Method, by: str, scale: float = 1.0, **how: Any) -> Tensor:

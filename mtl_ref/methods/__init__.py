@@ -7,11 +7,16 @@ from mtl_ref.methods.conflict_free import ConFIG
 from mtl_ref.methods.dual_cone import DualProj, UPGrad
 from mtl_ref.methods.famo import FAMO
 from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
+from mtl_ref.methods.gradvac import GradVac
 from mtl_ref.methods.hedge import GO4Align, GroupDRO
+from mtl_ref.methods.impartial import IMTL, IMTLG, IMTLL
+from mtl_ref.methods.kernel import NTKMTL
+from mtl_ref.methods.krum import Krum
 from mtl_ref.methods.mgda import MGDA
 from mtl_ref.methods.normalized import Normalized
 from mtl_ref.methods.pace import DWA, ReLoBRaLo, SoftAdapt
 from mtl_ref.methods.pcgrad import PCGrad
+from mtl_ref.methods.primary import PCD, PrimaryTask
 from mtl_ref.methods.random_weights import RLW
 from mtl_ref.methods.scalarization import COSMOS, PBI, STCH, Chebyshev
 from mtl_ref.methods.scaling import (
@@ -25,6 +30,7 @@ from mtl_ref.methods.scaling import (
     uniform_cross_entropy,
     zero_mse,
 )
+from mtl_ref.methods.smoothed import CRMOGM
 from mtl_ref.methods.soft_optimal import UWSO
 from mtl_ref.methods.uncertainty import AutomaticWeightedLoss, UncertaintyWeighting
 from mtl_ref.methods.weighting import EqualWeighting, FixedWeighting
@@ -70,6 +76,16 @@ __all__ = [
     "CAGrad",
     # orthogonal and of one length
     "AlignedMTL",
+    # relatives of these
+    "IMTLG",
+    "IMTLL",
+    "IMTL",
+    "NTKMTL",
+    "GradVac",
+    "PrimaryTask",
+    "PCD",
+    "Krum",
+    "CRMOGM",
     # any of them, on gradients of one length
     "Normalized",
     # what a loss is worth at the start, and to an answer that ignores the input

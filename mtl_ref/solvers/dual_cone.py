@@ -31,6 +31,31 @@ def onto_dual_cone(C: Tensor, e: Tensor) -> Tensor:
     return e + torch.from_numpy(np.array(z)).to(e)
 
 
+def above_margins(C: Tensor, first: int, margins: Tensor) -> Tensor:
+    """The closest point to one unit gradient u₁ at which ⟨uⱼ, d⟩ ≥ mⱼ for every other.
+
+    Args:
+        C: the cosines ⟨uᵢ, uⱼ⟩, shape (T, T), float64.
+        first: the index of u₁.
+        margins: m, shape (T,), all ≥ 0; that of u₁ is not used.
+
+    Returns:
+        The coordinates of the point, shape (T,): 1 for u₁. Where no point meets all conditions, u₁ itself: then z
+        has grown until rounding stopped it, and what is left of the largest margin is missing.
+    """
+    cosines, m = C.cpu().numpy(), margins.cpu().numpy()
+    others = np.arange(len(m)) != first
+    ridge = rounding(cosines)
+    within, m = cosines[np.ix_(others, others)], m[others]
+    inner = cosines[others, first] - m  # (PD.6)
+    z = least_push(within + ridge * np.eye(len(m)), inner, ridge)
+    slack = inner + within @ z
+    met = not m.any() or bool((slack >= -1e-6 * m.max()).all())
+    e = np.eye(len(cosines))[first]
+    e[others] = z if met else 0.0
+    return torch.from_numpy(e).to(C)
+
+
 def least_push(C: np.ndarray, inner: np.ndarray, ridge: float) -> np.ndarray:
     """The z ≥ 0 that is least in ½ zᵀ C z + innerᵀ z: what must be added until no loss rises.
 

@@ -31,6 +31,11 @@ UNITLESS = {"initial", "realtime", "geometric", "normalized", "normalized-rate",
     "nash",
     "unit-upgrad",
     "famo",
+    "ntkmtl",
+    "imtl-g",  # its sign may, but does not here
+    "imtl",
+    "primary",
+    "pcd",
 }
 
 ENCODER = slice(sum(p.numel() for p in Net().encoder.parameters()))
