@@ -42,6 +42,7 @@ class GradVac(Remembers, GradientBalancer):
     phi: Tensor
     memory = "phi"
     per_pair = ("phi",)
+    random = True
 
     def __init__(
         self,

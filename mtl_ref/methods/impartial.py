@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ref.balancer import GradientBalancer, LossBalancer, TakesPriorities
-from mtl_ref.checks import check_losses, check_vector
+from mtl_ref.checks import check_losses, check_num_tasks, check_vector
 from mtl_ref.solvers.unit import RANK, per_length, unit_gram
 
 
@@ -114,6 +114,4 @@ class IMTL(GradientBalancer):
 
 def starts_at_zero(num_tasks: int) -> nn.Parameter:
     """T learned numbers, shape (T,), or a ValueError where T is none."""
-    if num_tasks < 1:
-        raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
-    return nn.Parameter(torch.zeros(num_tasks))
+    return nn.Parameter(torch.zeros(check_num_tasks(num_tasks)))
