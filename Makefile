@@ -5,8 +5,8 @@ CHAPTERS ?= $(wildcard notebooks/*.ipynb)
 PORT ?= 8000
 
 BIN := .venv/bin
-# One thread a worker: two workers on two cores, and results vary less with the number of cores.
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# One thread a worker, so that results vary less with the number of cores; a third worker fills the waits for the browser.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile
 PAGES := tests/test_rendered.py tests/test_colab.py tests/test_notebooks.py tests/test_your_model.py
 
 .PHONY: book style check test run serve clean
