@@ -23,7 +23,7 @@ class GradVac(Remembers, GradientBalancer):
 
     φᵢⱼ is an exponential average of the cosines that were met, and starts at 0. With φ = 0 it is PCGrad. This is
     the paper's form for all shared parameters together; its experiments also take layers one by one. TorchJD's
-    default of β is 0.5, the paper's 0.01. On several processes φ and the order are those of the first.
+    default of β is 0.5, the paper's 0.01. On several processes the φ and the order of the first count.
 
     A gradient of zero has no cosine: it adds nothing, and its φ stand still.
 
