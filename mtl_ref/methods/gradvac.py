@@ -5,7 +5,6 @@ Massively Multilingual Models", ICLR 2021, arXiv 2010.05874, Algorithm 1.
 """
 
 import math
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 from mtl_ref.balancer import GradientBalancer, Remembers
 from mtl_ref.checks import check_losses
 
-Array: TypeAlias = np.ndarray
 STEEP = 1 - 1e-9  # no cosine is raised further: to reach 1 would take infinitely much of the other gradient
 
 
@@ -23,7 +21,7 @@ class GradVac(Remembers, GradientBalancer):
 
     φᵢⱼ is an exponential average of the cosines that were met, and starts at 0. With φ = 0 it is PCGrad. This is
     the paper's form for all shared parameters together; its experiments also take layers one by one. TorchJD's
-    default of β is 0.5, the paper's 0.01. On several processes φ and the order are those of the first.
+    default of β is 0.5, the paper's 0.01. On several processes the φ and the order of the first count.
 
     A gradient of zero has no cosine: it adds nothing, and its φ stand still.
 
@@ -69,7 +67,13 @@ class GradVac(Remembers, GradientBalancer):
         self.phi = torch.from_numpy(phi)
         return torch.from_numpy(C.sum(axis=0))  # (GV.5)  (T,)
 
-    def lift(self, i: int, G: Array, row: Array, phi: Array) -> None:
+    def lift(
+        self,
+        i: int,
+        G: np.ndarray,
+        row: np.ndarray,
+        phi: np.ndarray,
+    ) -> None:
         """Lift gᵢ: its row of C changes, and each φᵢⱼ moves."""
         norms = np.sqrt(G.diagonal())
         inner, length = G[i].copy(), norms[i]  # ⟨gᵢ', gⱼ⟩ for all j, ‖gᵢ'‖

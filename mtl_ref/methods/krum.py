@@ -36,7 +36,6 @@ class Krum(GradientBalancer):
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         square, T = M.diagonal(), len(M)
         apart = square[:, None] + square - (M + M.T)  # (KR.1)  (T, T)
-        apart = apart.clamp(min=0)
         near = max(T - self.byzantine - 2, 0)
         nearest = apart.sort(dim=1).values[:, 1:]  # itself comes first
         score = nearest[:, :near].sum(1)  # (KR.2)  (T,)

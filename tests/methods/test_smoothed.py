@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import Net, draw
+from cases import Net, draw, vector
 from torchjd.aggregation import CRMOGMWeighting, GramianWeightedAggregator, UPGradWeighting
 
 import mtl_ref as mtl
@@ -57,3 +57,11 @@ def test_arguments_that_make_no_sense_are_named() -> None:
         mtl.CRMOGM(mtl.EqualWeighting())
     with pytest.raises(ValueError, match=r"decay is 1\.0, but must be at least 0 and less than 1"):
         mtl.CRMOGM(mtl.MGDA(), 1.0)
+
+
+def test_the_inner_method_sees_the_losses() -> None:
+    J, losses = draw(3, 6), vector(2.0, 0.5, 8.0)
+    inner = mtl.MGDA(normalize="loss")
+    torch.testing.assert_close(mtl.CRMOGM(inner)(J, losses), inner(J, losses))
+    with pytest.raises(ValueError, match=r"the loss of task 1 .* is -1\.0, .* must be positive"):
+        mtl.CRMOGM(inner).check(vector(1.0, -1.0, 1.0))
