@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, in_float64
+from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, check_rows, in_float64
 from mtl_ref.distributed import Features, Group, Part, Present, Processes, WholeBatch
 from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
@@ -316,7 +316,8 @@ class GradientBalancer(Balancer):
     """A method that combines the gradients of the tasks into one direction to subtract.
 
     Attributes:
-        by_parameter: whether it remembers something of each shared parameter, so that it cannot work on features.
+        by_parameter: whether it holds gradients of one batch against those of another, so that it cannot work on
+            features.
     """
 
     by_parameter = False
@@ -352,11 +353,7 @@ class GradientBalancer(Balancer):
 
         The direction is rounded once, to the type of the gradients; the weights are in float32 at least.
         """
-        if gradients.ndim != 2 or len(gradients) == 0 or not gradients.is_floating_point():
-            raise ValueError(
-                "gradients must be a floating-point tensor of shape (T, P), one row per task, but has shape "
-                f"{tuple(gradients.shape)} and type {gradients.dtype}."
-            )
+        check_rows(gradients)
         J = gradients.detach()  # (T, P)
         alpha = self.weights_at(gram(J), losses)  # (T,)
         d = weighted_sum(alpha, J)
@@ -366,14 +363,15 @@ class GradientBalancer(Balancer):
         """Raise a ValueError where the method cannot do with what is seen of the gradients."""
         if self.by_parameter and isinstance(part, Features):
             raise ValueError(
-                f"{type(self).__name__} remembers something of each shared parameter, and features are those of "
-                "other examples in each batch. Give shared=parameters."
+                f"{type(self).__name__} holds the gradients of one batch against those of another, and features "
+                "are those of other examples in each. Give shared=parameters."
             )
         if not part.whole and type(self).combine is not GradientBalancer.combine:
             raise ValueError(
-                f"{type(self).__name__} has a combine of its own, which would see a part of the gradients only. "
-                "On several processes, and for micro-batches by features, define task_weights instead, which "
-                "needs no more than their Gram matrix."
+                f"{type(self).__name__} has a combine of its own, which needs the gradients themselves: on "
+                "several processes, and for micro-batches by features, only a part of them is seen here. Use one "
+                "process or group='alone', and shared=parameters for micro-batches. Of your own method, define "
+                "task_weights instead, if their Gram matrix is enough."
             )
 
     def direction(self, part: Part, J: Tensor, losses: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -445,3 +443,30 @@ class GradientBalancer(Balancer):
             del J  # before d is handed out
         part.apply(d, retain_graph)
         return None if weights is None else batch.spread(weights)
+
+
+class MatrixBalancer(GradientBalancer):
+    """A method that needs the gradients themselves: their Gram matrix is not enough.
+
+    It works in one process, and for micro-batches with `shared`. Its direction is no weighted sum of gradients.
+    """
+
+    def mix(self, J: Tensor, losses: Tensor | None) -> Tensor:
+        """The direction, shape (P,), from finite gradients, shape (T, P), in float32 at least.
+
+        Args:
+            J: the gradients.
+            losses: the task losses, shape (T,), float64, for the methods that use them.
+        """
+        raise NotImplementedError
+
+    def combine(self, gradients: Tensor, losses: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        check_rows(gradients)
+        J = gradients.detach()  # (T, P)
+        J = J.to(torch.promote_types(J.dtype, torch.float32))
+        exact = None if losses is None else in_float64(losses.detach())
+        if not (J.isfinite().all() and (exact is None or exact.isfinite().all())):
+            return torch.full_like(gradients[0], torch.nan), None
+        with torch.autocast(J.device.type, enabled=False):
+            d = self.mix(J, exact)
+        return d.to(gradients.dtype), None

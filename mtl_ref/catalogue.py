@@ -82,6 +82,7 @@ def last_layer(model: HardSharing) -> Iterable[nn.Parameter]:
 PAPERS = {  # what a card says of a paper; the whole of it is in book/references.bib
     "ban2024": ("Ban and Ji 2024", "https://arxiv.org/abs/2402.15638"),
     "chen2018": ("Chen et al. 2018", "https://arxiv.org/abs/1711.02257"),
+    "chen2020": ("Chen et al. 2020", "https://arxiv.org/abs/2010.06808"),
     "chennupati2019": ("Chennupati et al. 2019", "https://arxiv.org/abs/1904.08492"),
     "kendall2018": ("Kendall, Gal and Cipolla 2018", "https://arxiv.org/abs/1705.07115"),
     "kurin2022": ("Kurin et al. 2022", "https://arxiv.org/abs/2201.04122"),
@@ -93,6 +94,7 @@ PAPERS = {  # what a card says of a paper; the whole of it is in book/references
     "quinton2024": ("Quinton and Rey 2024", "https://arxiv.org/abs/2406.16232"),
     "sener2018": ("Sener and Koltun 2018", "https://arxiv.org/abs/1810.04650"),
     "senushkin2023": ("Senushkin et al. 2023", "https://arxiv.org/abs/2305.19000"),
+    "yin2018": ("Yin et al. 2018", "https://arxiv.org/abs/1803.01498"),
     "yu2020": ("Yu et al. 2020", "https://arxiv.org/abs/2001.06782"),
 }
 # For weights that the network's optimiser learns; GradNorm's own rate is the same.
@@ -340,6 +342,26 @@ ROWS = (
         promise="as UPGrad: a small enough plain step −ηd raises no loss of this batch; units do not matter",
         when="any method of the gradients shall not depend on the units of the losses",
         call="mtl.Normalized(mtl.UPGrad())",
+    ),
+    Method(
+        "graddrop", "GradDrop", "beyond the Gram matrix", "chen2020", "GD.1",
+        sees="the sign of each entry", decides="keeping one sign in each entry, drawn by its share", passes="T",
+        state="random signs", gram=False, priorities="", chapter="15_beyond_the_gram_matrix",
+        make=lambda p, **k: methods.GradDrop(**k),
+        formula=r"d_j = \sum_{i:\, \mathrm{sign}\, g_{ij} = s_j} g_{ij},\quad s_j \text{ drawn}",
+        promise="the mean over its draws is the sum of the gradients; where all signs agree it is the sum itself",
+        when="you want noise where the tasks disagree, and T backward passes are affordable",
+        call="mtl.GradDrop()",
+    ),
+    Method(
+        "trimmed", "trimmed mean", "beyond the Gram matrix", "yin2018", "TM.1",
+        sees="the order of the gradients in each entry", decides="leaving out what stands alone", passes="T",
+        state="none", gram=False, priorities="", chapter="15_beyond_the_gram_matrix",
+        make=lambda p, **k: methods.TrimmedMean(**k),
+        formula=r"d_j = \mathrm{mean}_i\, g_{ij} \text{ without the } k \text{ largest and smallest}",
+        promise="up to k gradients, whatever they are, move no entry beyond those of the others",
+        when="up to k of many gradients may be garbage, as of a task with broken labels",
+        call="mtl.TrimmedMean()",
     ),
 )  # fmt: skip
 

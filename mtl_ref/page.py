@@ -26,7 +26,7 @@ REPOSITORY = "https://github.com/mtl-ref/mtl-ref"
 TAG = re.compile(r"\(([A-Z]{2}\.\d+)\)")
 FALLBACK = {".c1": "#6a737d", ".k": "#cf222e", ".s2": "#0a7d55", ".mf": "#8250df", ".mi": "#8250df"}
 NOT_SHOWN = {"check", "extra_repr"}  # methods that say what is wrong, or print
-FOR_THE_ENGINE = {"exact", "per_task", "sees_losses"}
+FOR_THE_ENGINE = {"exact", "per_task", "sees_losses", "by_parameter", "memory"}
 
 checked: list[tuple[str, str, str]] = []  # of this cell: what was checked, as measured and as recorded
 

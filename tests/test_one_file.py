@@ -48,11 +48,13 @@ def trained(balancer, where, steps=3):
 def test_the_file_takes_the_steps_of_the_package(key, where):
     results = []
     for space in (vars(mtl), from_file(key)):
-        torch.manual_seed(1)  # PCGrad draws
+        torch.manual_seed(1)  # some draw
         results.append(trained(made(key, dict(space)), where))
     (theirs, their_weights), (ours, our_weights) = results
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
-    assert torch.allclose(our_weights.double(), their_weights.double(), rtol=1e-6)
+    assert (our_weights is None) == (their_weights is None)
+    if our_weights is not None:
+        assert torch.allclose(our_weights.double(), their_weights.double(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("key", FILES)

@@ -20,6 +20,8 @@ from mtl_ref.methods.scaling import (
     uniform_cross_entropy,
     zero_mse,
 )
+from mtl_ref.methods.sign_dropout import GradDrop
+from mtl_ref.methods.trimmed import TrimmedMean
 from mtl_ref.methods.uncertainty import AutomaticWeightedLoss, UncertaintyWeighting
 from mtl_ref.methods.weighting import EqualWeighting, FixedWeighting
 
@@ -52,6 +54,9 @@ __all__ = [
     "AlignedMTL",
     # any of them, on gradients of one length
     "Normalized",
+    # of the entries of the gradients
+    "GradDrop",
+    "TrimmedMean",
     # what a loss is worth at the start, and to an answer that ignores the input
     "uniform_cross_entropy",
     "prior_cross_entropy",

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from cases import GRADIENT, LOSS, build, vector
+from cases import GRADIENT, LOSS, MATRIX, build, vector
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -31,7 +31,7 @@ WRAPPED = [
 SHARED = ["shared, plain", "shared, DDP", "shared, DDP, in micro-batches"]
 SHARDED = ["shared, fully_shard", "shared, fully_shard of the whole"]
 FORMS = {
-    **{row.key: WRAPPED + SHARED + SHARDED for row in GRADIENT},
+    **{row.key: WRAPPED + SHARED + SHARDED for row in GRADIENT if row.gram},
     **{row.key: WRAPPED for row in LOSS},
     "gradnorm": [*WRAPPED, "shared, DDP"],
 }
@@ -47,6 +47,9 @@ REFUSED = {  # a key, and what is wrong
     "mgda in fully_shard, alone": "step 0: .* sharded over 3 processes, but the losses are those of 1",
     "realtime by forward": "step 0: on several processes, balancer.losses. weighs by the losses of this process",
     "equal by forward": "none",
+    **{f"{row.key} by shared": r"step 0: \w+ has a combine of its own" for row in MATRIX},
+    **{f"{row.key} by shared, alone": "none" for row in MATRIX},
+    **{f"{row.key} by features": r"step 0: \w+ (has a combine of its own|holds the gradients)" for row in MATRIX},
 }
 
 
@@ -166,8 +169,9 @@ def refusal(name: str, own: slice, rank: int) -> str:
         balancer = Watching()
     if "other starts" in name:
         nn.init.constant_(net.encoder[0].weight, rank)
-    if "fully_shard" in name:
-        fully_shard(net)
+    if "fully_shard" in name or "by shared" in name:
+        if "fully_shard" in name:
+            fully_shard(net)
         given["shared"] = list(net.encoder.parameters())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for step in range(2):

@@ -6,17 +6,21 @@ from collections.abc import Callable
 import pytest
 import torch
 from cases import (
+    BY_PARAMETER,
     DEGENERATE,
+    GRADIENT,
     SCALES,
     Method,
     Net,
     both_ways,
     build,
+    by_parameter_rows,
     draw,
     gradient_matrices,
     gradient_rows,
     gram_rows,
     jacobian,
+    rows,
     vector,
 )
 from hypothesis import given, settings
@@ -129,7 +133,18 @@ def test_the_encoder_gets_the_direction_and_each_head_its_own_unscaled_gradient(
     torch.testing.assert_close(net.grads("heads"), own)
 
 
-@gradient_rows
+@by_parameter_rows
+def test_features_are_refused_where_gradients_of_two_batches_are_held_against_each_other(row: Method) -> None:
+    net, balancer = Net(), build(row)
+    losses = net.losses()
+    before = str(balancer.state_dict())
+    with pytest.raises(ValueError, match=rf"{type(balancer).__name__} holds .* Give shared=parameters"):
+        balancer.backward(losses, features=net.z)
+    assert all(p.grad is None for p in net.parameters())
+    assert str(balancer.state_dict()) == before
+
+
+@rows([row for row in GRADIENT if row not in BY_PARAMETER])
 def test_it_does_not_matter_how_losses_and_features_are_put_together(row: Method) -> None:
     ways: list[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], object]]] = [
         (lambda losses: losses, lambda z: z),
