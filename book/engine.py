@@ -34,6 +34,10 @@ class KeepsInitial(nn.Module):
         return self.initial.to(losses.device)
 
 
+class Remembers(nn.Module):
+    """Part of a method that keeps a tensor from step to step. Save and restore it yourself."""
+
+
 class LossBalancer(nn.Module):
     """A method that combines the losses, shape (T,), into one scalar."""
 
@@ -60,6 +64,10 @@ class LossBalancer(nn.Module):
 class GradientBalancer(nn.Module):
     """A method that combines the gradients of the tasks into one direction to subtract."""
 
+    def factors(self, losses: Tensor) -> Tensor | float:
+        """What each loss is multiplied by first, shape (T,)."""
+        return 1.0
+
     def combine(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """d = Jᵀ α, shape (P,), with the weights α, shape (T,), from the Gram matrix M = J Jᵀ in float64."""
         alpha = self.task_weights(gram(J), losses).to(J)
@@ -82,7 +90,9 @@ class GradientBalancer(nn.Module):
         All other parameters receive the gradients of the losses that depend on them, unscaled.
         """
         inputs = list(shared) if features is None else [features]
+        losses = losses * self.factors(losses.detach())
         J = task_gradients(losses, inputs)  # (T, P)
+        self.sizes = [x.numel() for x in inputs]
         d, alpha = self.combine(J, losses.detach().double())
         pieces = d.split([x.numel() for x in inputs])
         directions = [piece.view_as(x) for piece, x in zip(pieces, inputs, strict=True)]
@@ -94,11 +104,23 @@ class GradientBalancer(nn.Module):
 
 
 class MatrixBalancer(GradientBalancer):
-    """A method that needs the gradients themselves; its direction is no weighted sum of them."""
+    """A method that needs the gradients themselves."""
 
     def combine(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The direction, shape (P,), from J, shape (T, P); there are no weights."""
-        return self.mix(J, losses), None
+        """The direction, shape (P,), from J, shape (T, P), and its weights, if it is a weighted sum."""
+        return self.mix(J, losses)
+
+
+class RemembersGradients(MatrixBalancer):
+    """A method that keeps a number for each entry, shape (T, P). Save and restore `kept` yourself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = torch.empty(0)
+
+    def last(self, J: Tensor) -> Tensor:
+        """What is kept, shape (T, P)."""
+        return self.kept.to(J) if len(self.kept) else torch.zeros_like(J)
 
 
 def gram(J: Tensor) -> Tensor:

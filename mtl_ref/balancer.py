@@ -334,6 +334,14 @@ class GradientBalancer(Balancer):
         """
         raise NotImplementedError
 
+    def factors(self, losses: Tensor) -> Tensor | None:
+        """What each loss is multiplied by before it is differentiated, shape (T,); None for 1.
+
+        Args:
+            losses: those of the whole batch, shape (T,), detached.
+        """
+        return None
+
     def weights_at(self, M: Tensor, losses: Tensor | None) -> Tensor:
         """`task_weights`, or nan, shape (T,), where gradients or losses are not finite.
 
@@ -438,6 +446,7 @@ class GradientBalancer(Balancer):
         self.check_part(part)
         with self.only(batch.there):
             self.check(batch.losses)
+            batch.multiply(self.factors(batch.losses))
             J = part.gradients(retain_graph)  # (T, P)
             d, weights = self.direction(part, J, batch.losses)
             del J  # before d is handed out
@@ -448,11 +457,22 @@ class GradientBalancer(Balancer):
 class MatrixBalancer(GradientBalancer):
     """A method that needs the gradients themselves: their Gram matrix is not enough.
 
-    It works in one process, and for micro-batches with `shared`. Its direction is no weighted sum of gradients.
+    It works in one process, and for micro-batches with `shared`.
+
+    Attributes:
+        sizes: how many entries each of the shared tensors, or of the features, has in the last `backward`.
     """
 
-    def mix(self, J: Tensor, losses: Tensor | None) -> Tensor:
+    sizes: Sequence[int] = ()
+
+    def direction(self, part: Part, J: Tensor, losses: Tensor) -> tuple[Tensor, Tensor | None]:
+        self.sizes = [x.numel() for x in part.inputs]
+        return super().direction(part, J, losses)
+
+    def mix(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The direction, shape (P,), from finite gradients, shape (T, P), in float32 at least.
+
+        With it the task weights, shape (T,), or None if it is no weighted sum of the gradients.
 
         Args:
             J: the gradients.
@@ -465,8 +485,44 @@ class MatrixBalancer(GradientBalancer):
         J = gradients.detach()  # (T, P)
         J = J.to(torch.promote_types(J.dtype, torch.float32))
         exact = None if losses is None else in_float64(losses.detach())
+        self.check(torch.ones(len(J)))  # their number
         if not (J.isfinite().all() and (exact is None or exact.isfinite().all())):
             return torch.full_like(gradients[0], torch.nan), None
         with torch.autocast(J.device.type, enabled=False):
-            d = self.mix(J, exact)
-        return d.to(gradients.dtype), None
+            d, weights = self.mix(J, exact)
+        return d.to(gradients.dtype), None if weights is None else weights.to(d)
+
+
+class RemembersGradients(Remembers, MatrixBalancer):
+    """A method whose state is of the size of the gradients: a number for each entry.
+
+    Attributes:
+        kept: what is remembered, shape (T, P).
+    """
+
+    by_parameter = True
+    kept: Tensor
+    memory = "kept"
+    per_task: tuple[str, ...] = ("kept",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = torch.empty(0)
+
+    def last(self, J: Tensor) -> Tensor:
+        """What is remembered, shape (T, P), where and as the gradients J are; 0 of a task that is new."""
+        if len(self.kept) == 0:
+            return torch.zeros_like(J)
+        return self.kept.to(J).nan_to_num(nan=0.0)
+
+    def check(self, losses: Tensor) -> None:
+        check_losses(losses, len(self.kept) or None)
+
+    def check_part(self, part: Part) -> None:
+        super().check_part(part)
+        size = sum(x.numel() for x in part.inputs)
+        if len(self.kept) and self.kept.shape[1] != size:
+            raise ValueError(
+                f"{type(self).__name__} remembers gradients of {self.kept.shape[1]} entries, but these have "
+                f"{size}. Give the same shared parameters in every step."
+            )

@@ -187,4 +187,6 @@ gram_rows = rows([row for row in GRADIENT if row.gram])
 MATRIX = [row for row in GRADIENT if not row.gram]  # these need the gradients themselves
 BY_PARAMETER = [row for row in GRADIENT if ways(row) == ["shared"]]
 matrix_rows, by_parameter_rows = rows(MATRIX), rows(BY_PARAMETER)
-ordered_rows = rows([row for row in ROWS if "random" not in row.state])  # a draw has no order to compare with
+ordered_rows = rows(  # a draw has no order to compare with, and the first task may be another kind of task
+    [row for row in ROWS if "random" not in row.state and "primary" not in row.sees]
+)

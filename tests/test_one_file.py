@@ -6,6 +6,7 @@ import sys
 import one_file
 import pytest
 import torch
+from cases import ways
 from torch import nn
 
 import mtl_ref as mtl
@@ -43,8 +44,10 @@ def trained(balancer, where, steps=3):
     return torch.cat([p.detach().flatten() for p in (*parameters, *balancer.parameters())]), weights
 
 
-@pytest.mark.parametrize("where", ["shared", "features"])
-@pytest.mark.parametrize("key", FILES)
+BOTH = [(key, where) for key, row in one_file.rows().items() for where in ways(row)]
+
+
+@pytest.mark.parametrize(("key", "where"), BOTH)
 def test_the_file_takes_the_steps_of_the_package(key, where):
     results = []
     for space in (vars(mtl), from_file(key)):

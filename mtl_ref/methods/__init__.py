@@ -4,9 +4,13 @@ from mtl_ref.methods.aligned import AlignedMTL
 from mtl_ref.methods.bargaining import FairGrad, NashMTL
 from mtl_ref.methods.cagrad import CAGrad
 from mtl_ref.methods.conflict_free import ConFIG
+from mtl_ref.methods.dual_balancing import DBMTL
 from mtl_ref.methods.dual_cone import DualProj, UPGrad
+from mtl_ref.methods.excess import ExcessMTL
 from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
+from mtl_ref.methods.metabalance import MetaBalance
 from mtl_ref.methods.mgda import MGDA
+from mtl_ref.methods.moco import MoCo
 from mtl_ref.methods.normalized import Normalized
 from mtl_ref.methods.pcgrad import PCGrad
 from mtl_ref.methods.scaling import (
@@ -57,6 +61,12 @@ __all__ = [
     # of the entries of the gradients
     "GradDrop",
     "TrimmedMean",
+    # of gradients that are tracked over the steps
+    "MoCo",
+    "DBMTL",
+    "ExcessMTL",
+    # tensor by tensor
+    "MetaBalance",
     # what a loss is worth at the start, and to an answer that ignores the input
     "uniform_cross_entropy",
     "prior_cross_entropy",

@@ -37,7 +37,7 @@ class GradDrop(MatrixBalancer):
             raise ValueError(f"leak is {leak}, but must be between 0 and 1.")
         self.leak, self.generator = leak, generator
 
-    def mix(self, J: Tensor, losses: Tensor | None) -> Tensor:
+    def mix(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, None]:
         size = J.abs().sum(0)  # (P,)
         tiny = torch.finfo(J.dtype).tiny
         P = (1 + J.sum(0) / size.clamp(min=tiny)) / 2  # (GD.1)
@@ -45,7 +45,7 @@ class GradDrop(MatrixBalancer):
         plus = U.to(P) < P  # (GD.2)
         kept = torch.where(plus, J > 0, J < 0)  # (GD.3)  (T, P)
         mask = self.leak + (1 - self.leak) * kept
-        return (mask * J).sum(0)  # (GD.4)
+        return (mask * J).sum(0), None  # (GD.4)
 
     def extra_repr(self) -> str:
         return f"leak={self.leak}"

@@ -30,11 +30,11 @@ class TrimmedMean(MatrixBalancer):
             raise ValueError(f"k is {k}, but must be a whole number that is not negative.")
         self.k = k
 
-    def mix(self, J: Tensor, losses: Tensor | None) -> Tensor:
+    def mix(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, None]:
         T = len(J)
         k = min(self.k, (T - 1) // 2)
         ordered = J.sort(0).values  # (TM.1)  (T, P), each column upwards
-        return ordered[k : T - k].mean(0)  # (TM.2)
+        return ordered[k : T - k].mean(0), None  # (TM.2)
 
     def extra_repr(self) -> str:
         return f"k={self.k}"

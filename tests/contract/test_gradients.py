@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,8 +116,13 @@ def test_the_encoder_gets_the_direction_and_each_head_its_own_unscaled_gradient(
     losses = net.losses()
     encoder = list(net.encoder.parameters())
     own = torch.cat([jacobian(losses[t : t + 1], list(h.parameters()))[0] for t, h in enumerate(net.heads)])
-    J = jacobian(losses, [net.z] if by == "features" else encoder)
-    d, alpha = build(row).combine(J, losses.detach())
+    inputs = [net.z] if by == "features" else encoder
+    J = jacobian(losses, inputs)
+    factors = build(row).factors(losses.detach())
+    if factors is not None:  # of each loss, in all its gradients
+        J = factors[:, None] * J
+        own = torch.cat([f * g for f, g in zip(factors, own.view(3, -1), strict=True)])
+    d, alpha = build(row).direction(SimpleNamespace(whole=True, inputs=inputs), J, losses.detach())
     if by == "features":
         pulled = torch.autograd.grad(net.z, encoder, d.view_as(net.z), retain_graph=True)
         d = torch.cat([g.flatten() for g in pulled])
