@@ -318,9 +318,11 @@ class GradientBalancer(Balancer):
     Attributes:
         by_parameter: whether it holds gradients of one batch against those of another, so that it cannot work on
             features.
+        takes_second: whether `backward` takes the losses of a second batch.
     """
 
     by_parameter = False
+    takes_second = False
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         """The weights α of the direction d = Jᵀ α.
@@ -526,3 +528,79 @@ class RemembersGradients(Remembers, MatrixBalancer):
                 f"{type(self).__name__} remembers gradients of {self.kept.shape[1]} entries, but these have "
                 f"{size}. Give the same shared parameters in every step."
             )
+
+
+class TwoSamples(GradientBalancer):
+    """A method that estimates M without bias, as J₁ J₂ᵀ of two independent batches, for `task_weights`.
+
+    The Gram matrix of one batch is too large by the noise in it: the mean of ‖g‖² is ‖ḡ‖² plus the variance. Where
+    no second batch is given, the one that is stands for both, with that bias.
+    """
+
+    takes_second = True
+    by_parameter = True
+
+    def backward(
+        self,
+        losses: Tensor,
+        *,
+        second: Tensor | None = None,
+        shared: Iterable[Tensor] | None = None,
+        features: Tensor | Sequence[Tensor] | None = None,
+        present: Present = None,
+        group: Group = None,
+        retain_graph: bool = False,
+    ) -> Tensor | None:
+        """As that of every method of the gradients, with one more argument.
+
+        Args:
+            losses: the task losses of a batch, shape (T,), on the graph.
+            second: those of another batch, drawn independently, shape (T,), on a graph of its own. Direction and
+                gradients of the heads are then those of the mean of both losses.
+            shared: the shared parameters.
+            features: refused.
+            present: which tasks have labels in both batches.
+            group: as ever; with `second` there must be one process.
+            retain_graph: as in PyTorch.
+
+        Returns:
+            The task weights α of the direction, shape (T,).
+
+        Raises:
+            ValueError: as ever, or `second` is not of the same tasks, or there are several processes beside it.
+        """
+        given: dict[str, Any] = {"present": present, "group": group}
+        if second is None:
+            given |= {"shared": shared, "features": features, "retain_graph": retain_graph}
+            return super().backward(losses, **given)
+        check_on_graph(losses)
+        check_on_graph(second)
+        if second.shape != losses.shape:
+            raise ValueError(
+                f"losses have shape {tuple(losses.shape)} and second {tuple(second.shape)}: they must be of the "
+                "same tasks."
+            )
+        shared = None if shared is None else list(shared)
+        batches = [WholeBatch(x, **given) for x in (losses, second)]
+        parts: list[Part] = []
+        for one in batches:
+            part = one.part(shared, features)
+            parts.append(part)
+            self.check_part(part)
+            if not part.whole:
+                raise ValueError("a second batch works in one process only: leave it out, or say group='alone'.")
+        batch, part = batches[0], parts[0]
+        if not batch.tasks:
+            return torch.zeros_like(losses)
+        with self.only(batch.there):
+            for one in batches:
+                self.check(one.losses)
+            for one in batches:
+                one.multiply(torch.full_like(one.losses, 0.5))
+            J, other = (one.gradients(retain_graph) for one in parts)  # halves of them, shape (T, P)
+            mean = (batches[0].losses + batches[1].losses) / 2
+            alpha = self.weights_at(4 * gram(J, other), mean)
+            d = weighted_sum(alpha, J.add_(other))
+            del J, other
+        part.apply(d, retain_graph)
+        return batch.spread(alpha.to(d))

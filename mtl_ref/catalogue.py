@@ -68,6 +68,11 @@ class Method:
         return str(made.__module__).replace(".", "/") + ".py"
 
     @property
+    def in_one_file(self) -> bool:
+        """Whether it can be had as a single file: those differentiate one batch, so not with two."""
+        return not getattr(getattr(methods, self.call.removeprefix("mtl.").split("(")[0]), "takes_second", False)
+
+    @property
     def name(self) -> str:
         """The title with its form: what a table or a legend says."""
         return f"{self.title} {self.form}".strip()
@@ -82,6 +87,7 @@ def last_layer(model: HardSharing) -> Iterable[nn.Parameter]:
 PAPERS = {  # what a card says of a paper; the whole of it is in book/references.bib
     "ban2024": ("Ban and Ji 2024", "https://arxiv.org/abs/2402.15638"),
     "chen2018": ("Chen et al. 2018", "https://arxiv.org/abs/1711.02257"),
+    "chen2023": ("Chen et al. 2023", "https://arxiv.org/abs/2305.20057"),
     "chen2020": ("Chen et al. 2020", "https://arxiv.org/abs/2010.06808"),
     "chennupati2019": ("Chennupati et al. 2019", "https://arxiv.org/abs/1904.08492"),
     "fernando2023": ("Fernando et al. 2023", "https://arxiv.org/abs/2210.12624"),
@@ -98,6 +104,7 @@ PAPERS = {  # what a card says of a paper; the whole of it is in book/references
     "quinton2024": ("Quinton and Rey 2024", "https://arxiv.org/abs/2406.16232"),
     "sener2018": ("Sener and Koltun 2018", "https://arxiv.org/abs/1810.04650"),
     "senushkin2023": ("Senushkin et al. 2023", "https://arxiv.org/abs/2305.19000"),
+    "xiao2023": ("Xiao, Ban and Ji 2023", "https://arxiv.org/abs/2305.18409"),
     "yin2018": ("Yin et al. 2018", "https://arxiv.org/abs/1803.01498"),
     "yu2020": ("Yu et al. 2020", "https://arxiv.org/abs/2001.06782"),
 }
@@ -408,6 +415,26 @@ ROWS = (
         promise="r = 1, steady lengths: in no tensor does another task pull harder than the primary one",
         when="one task counts, and the others are there to help it",
         call="mtl.MetaBalance(2)",
+    ),
+    Method(
+        "modo", "MoDo", "beyond the Gram matrix", "chen2023", "MD.1",
+        sees="the products of gradients of two batches", decides="a slow walk to the shortest weighted mean",
+        passes="T for each of two batches", state="T weights", gram=False, priorities="",
+        chapter="15_beyond_the_gram_matrix", make=lambda p, **k: methods.MoDo(len(p.tasks), **k),
+        formula=r"d = J^\top \lambda,\quad \lambda \leftarrow \Pi_\Delta(\lambda - \gamma J_1 J_2^\top \lambda)",
+        promise="the step on λ is right on average, however small the two batches are; with one batch it is not",
+        when="as MoCo, without its memory, if two batches a step are affordable",
+        call="mtl.MoDo(2)",
+    ),
+    Method(
+        "sdmgrad", "SDMGrad", "beyond the Gram matrix", "xiao2023", "SD.1",
+        sees="the products of gradients of two batches", decides="as MoDo, pulled to the mean",
+        passes="T for each of two batches", state="T weights", gram=False, priorities="",
+        chapter="15_beyond_the_gram_matrix", make=lambda p, **k: methods.SDMGrad(len(p.tasks), **k),
+        formula=r"d \propto g_w + \lambda g_0,\quad w \to \arg\min_\Delta \lVert g_w + \lambda g_0 \rVert",
+        promise="without noise, settled weights: CAGrad's direction for one of its c",
+        when="as CAGrad, with small batches, if two of them a step are affordable",
+        call="mtl.SDMGrad(2)",
     ),
 )  # fmt: skip
 

@@ -136,7 +136,10 @@ def card(key: str) -> None:
         ("Call", f"`{row.call}`" + (", then `backward(losses, features=z)`" if row.train.get("features") else "")),
         ("Source", f"[{row.file}]({REPOSITORY}/blob/main/{row.file})"),
         ("Paper", f"[{author}]({address})" if address else author),
-        ("Without the package", f"`downloads/{file}.py`"),
+        (
+            "Without the package",
+            f"`downloads/{file}.py`" if row.in_one_file else "no single file: it takes two batches",
+        ),
     ]
     table = "\n".join(f"| **{name}** | {text} |" for name, text in lines)
     display(Markdown(f"| {row.name[0].upper()}{row.name[1:]} | |\n|---|---|\n{table}"))

@@ -1,7 +1,7 @@
 """Train one network on one problem with one balancing method, and record what happened."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,16 +149,25 @@ def train_epoch(
 ) -> tuple[list[float], list[float] | None]:
     """One pass over the training split; returns the mean losses and the mean weights, (T,) each.
 
-    Gradient methods look at the parameters `shared`, or where that is None at the representation z.
+    Gradient methods look at the parameters `shared`, or where that is None at the representation z. One that takes
+    a second batch gets every other example of a batch as the one, and the rest as the other.
     """
     all_losses: list[Tensor] = []
     all_weights: list[Tensor] = []
     for x, targets in problem.batches("train", order):
-        z = model.encoder(x)
-        losses = problem.losses(model.decode(z), targets)  # (T,)
         optimizer.zero_grad()
-        features = z if shared is None else None
-        weights = balancer.backward(losses, shared=shared, features=features)
+        if getattr(balancer, "takes_second", False) and len(x) > 1:
+            halves = [
+                problem.losses(model(x[half]), of(targets, half))
+                for half in (slice(0, None, 2), slice(1, None, 2))
+            ]
+            losses = torch.stack(halves).mean(0)  # (T,)
+            weights = balancer.backward(halves[0], second=halves[1], shared=shared)  # type: ignore[call-arg]
+        else:
+            z = model.encoder(x)
+            losses = problem.losses(model.decode(z), targets)  # (T,)
+            features = z if shared is None else None
+            weights = balancer.backward(losses, shared=shared, features=features)
         optimizer.step()
         if isinstance(balancer, LooksAfter):
             with torch.no_grad():
@@ -168,6 +177,11 @@ def train_epoch(
             all_weights.append(weights)
     mean_weights = _mean_rows(all_weights) if all_weights else None
     return _mean_rows(all_losses), mean_weights
+
+
+def of(targets: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
+    """The targets of some examples of a batch."""
+    return {task: y[part] for task, y in targets.items()}
 
 
 def _mean_rows(rows: list[Tensor]) -> list[float]:

@@ -11,6 +11,7 @@ from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
 from mtl_ref.methods.metabalance import MetaBalance
 from mtl_ref.methods.mgda import MGDA
 from mtl_ref.methods.moco import MoCo
+from mtl_ref.methods.modo import MoDo
 from mtl_ref.methods.normalized import Normalized
 from mtl_ref.methods.pcgrad import PCGrad
 from mtl_ref.methods.scaling import (
@@ -24,6 +25,7 @@ from mtl_ref.methods.scaling import (
     uniform_cross_entropy,
     zero_mse,
 )
+from mtl_ref.methods.sdmgrad import SDMGrad
 from mtl_ref.methods.sign_dropout import GradDrop
 from mtl_ref.methods.trimmed import TrimmedMean
 from mtl_ref.methods.uncertainty import AutomaticWeightedLoss, UncertaintyWeighting
@@ -65,6 +67,9 @@ __all__ = [
     "MoCo",
     "DBMTL",
     "ExcessMTL",
+    # of two batches
+    "MoDo",
+    "SDMGrad",
     # tensor by tensor
     "MetaBalance",
     # what a loss is worth at the start, and to an answer that ignores the input

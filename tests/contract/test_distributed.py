@@ -30,8 +30,10 @@ WRAPPED = [
 ]
 SHARED = ["shared, plain", "shared, DDP", "shared, DDP, in micro-batches"]
 SHARDED = ["shared, fully_shard", "shared, fully_shard of the whole"]
+OWN = [row for row in MATRIX if type(build(row)).combine is not mtl.GradientBalancer.combine]
 FORMS = {
     **{row.key: WRAPPED + SHARED + SHARDED for row in GRADIENT if row.gram},
+    **{row.key: SHARED + SHARDED for row in MATRIX if row not in OWN},
     **{row.key: WRAPPED for row in LOSS},
     "gradnorm": [*WRAPPED, "shared, DDP"],
 }
@@ -47,7 +49,7 @@ REFUSED = {  # a key, and what is wrong
     "mgda in fully_shard, alone": "step 0: .* sharded over 3 processes, but the losses are those of 1",
     "realtime by forward": "step 0: on several processes, balancer.losses. weighs by the losses of this process",
     "equal by forward": "none",
-    **{f"{row.key} by shared": r"step 0: \w+ has a combine of its own" for row in MATRIX},
+    **{f"{row.key} by shared": r"step 0: \w+ has a combine of its own" for row in OWN},
     **{f"{row.key} by shared, alone": "none" for row in MATRIX},
     **{f"{row.key} by features": r"step 0: \w+ (has a combine of its own|holds the gradients)" for row in MATRIX},
 }

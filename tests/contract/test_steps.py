@@ -21,6 +21,7 @@ DEGREES: dict[str, float | None] = {
     "nash": 0,
     "unit-upgrad": 0,
     "fairgrad": -1 / 3,  # (p − 1)/(p + 1) with p = ½
+    "modo": None,  # as of
     "moco": None,  # the rate of its weights is one of products of gradients
 }
 
