@@ -14,6 +14,7 @@ from mtl_ref.methods.moco import MoCo
 from mtl_ref.methods.modo import MoDo
 from mtl_ref.methods.normalized import Normalized
 from mtl_ref.methods.pcgrad import PCGrad
+from mtl_ref.methods.rewards import gdpo
 from mtl_ref.methods.scaling import (
     GeometricMean,
     InitialLossScaling,
@@ -72,6 +73,8 @@ __all__ = [
     "SDMGrad",
     # tensor by tensor
     "MetaBalance",
+    # of the rewards of answers
+    "gdpo",
     # what a loss is worth at the start, and to an answer that ignores the input
     "uniform_cross_entropy",
     "prior_cross_entropy",
