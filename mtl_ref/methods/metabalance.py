@@ -39,7 +39,13 @@ class MetaBalance(Remembers, MatrixBalancer):
     memory = "norms"
     per_task = ("norms", "main")
 
-    def __init__(self, num_tasks: int, primary: int = 0, relax: float = 0.7, beta: float = 0.9) -> None:
+    def __init__(
+        self,
+        num_tasks: int,
+        primary: int = 0,
+        relax: float = 0.7,
+        beta: float = 0.9,
+    ) -> None:
         super().__init__()
         if num_tasks < 1:
             raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
@@ -61,15 +67,14 @@ class MetaBalance(Remembers, MatrixBalancer):
         tensors = (J,) if whole else torch.split(J, list(self.sizes), dim=1)
         norms = [in_float64(G).norm(dim=1) for G in tensors]
         lengths = torch.stack(norms, dim=1)  # a row for each task
-        last = self.norms.to(lengths).nan_to_num(nan=0.0)
-        last = last if len(last) else torch.zeros_like(lengths)
-        self.norms = m = self.beta * last + (1 - self.beta) * lengths  # (MB.1)
+        m = self.norms.to(lengths).nan_to_num(nan=0.0)
+        m = m if len(m) else torch.zeros_like(lengths)
+        m = self.beta * m + (1 - self.beta) * lengths  # (MB.1)
         main = m[self.main] if self.main.any() else m
         ratio = main / torch.where(m > 0, m, 1.0)  # (MB.2)
         factor = self.relax * ratio + (1 - self.relax)  # (MB.3)
-        factor = factor.to(J)
-        sums = [c @ G for c, G in zip(factor.T, tensors, strict=True)]  # (MB.4)
-        return torch.cat(sums), None
+        self.norms, pairs = m, zip(factor.to(J).T, tensors, strict=True)
+        return torch.cat([c @ G for c, G in pairs]), None  # (MB.4)
 
     def extra_repr(self) -> str:
         primary = int(self.main.nonzero()[0])

@@ -41,7 +41,12 @@ class MoCo(RemembersGradients):
     exact = ("weights",)
     per_task = ("weights",)
 
-    def __init__(self, num_tasks: int, beta: float = 0.5, gamma: float = 0.1) -> None:
+    def __init__(
+        self,
+        num_tasks: int,
+        beta: float = 0.5,
+        gamma: float = 0.1,
+    ) -> None:
         super().__init__()
         if num_tasks < 1:
             raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")

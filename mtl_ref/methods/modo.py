@@ -36,7 +36,12 @@ class MoDo(TwoSamples):
     exact = ("weights",)
     per_task = ("weights",)
 
-    def __init__(self, num_tasks: int, gamma: float = 0.1, rho: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_tasks: int,
+        gamma: float = 0.1,
+        rho: float = 0.0,
+    ) -> None:
         super().__init__()
         if num_tasks < 1:
             raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")

@@ -12,7 +12,10 @@ from torch import Tensor
 from mtl_ref.checks import as_vector
 
 
-def gdpo(rewards: Tensor, priorities: Tensor | Sequence[float] | None = None) -> Tensor:
+def gdpo(
+    rewards: Tensor,
+    priorities: Tensor | Sequence[float] | None = None,
+) -> Tensor:
     """The advantage of each answer: every reward normalised in its group, added up, and whitened over the batch.
 
     GRPO adds the rewards first and normalises the sum: the reward that differs most decides, and different
@@ -34,7 +37,9 @@ def gdpo(rewards: Tensor, priorities: Tensor | Sequence[float] | None = None) ->
             is not positive and finite, or there is not one a reward.
     """
     check_rewards(rewards)
-    v = torch.ones(len(rewards)) if priorities is None else as_vector(priorities, "the priority", positive=True)
+    v = torch.ones(len(rewards))
+    if priorities is not None:
+        v = as_vector(priorities, "the priority", positive=True)
     check_number(v, rewards)
     A = normalized(rewards, dim=-1)  # (GP.1)  (T, N, G)
     total = torch.einsum("t,tng->ng", v.to(A), A)  # (GP.2)  (N, G)
@@ -47,7 +52,8 @@ def normalized(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     deviation = x.std(dim, keepdim=True)
     size = x.abs().amax(dim, keepdim=True)
     varies = deviation > 8 * torch.finfo(x.dtype).eps * size
-    return torch.where(varies, rest / torch.where(varies, deviation, 1.0), 0.0)
+    deviation = torch.where(varies, deviation, 1.0)
+    return torch.where(varies, rest / deviation, 0.0)
 
 
 def check_rewards(rewards: Tensor) -> None:

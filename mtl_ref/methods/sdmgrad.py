@@ -43,7 +43,12 @@ class SDMGrad(TwoSamples):
     per_task = ("weights",)
 
     def __init__(
-        self, num_tasks: int, lam: float = 0.3, rate: float = 0.5, momentum: float = 0.5, steps: int = 20
+        self,
+        num_tasks: int,
+        lam: float = 0.3,
+        rate: float = 0.5,
+        momentum: float = 0.5,
+        steps: int = 20,
     ) -> None:
         super().__init__()
         if num_tasks < 1 or steps < 1:
@@ -54,7 +59,8 @@ class SDMGrad(TwoSamples):
             raise ValueError(f"rate is {rate}, but must be a finite positive number.")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum is {momentum}, but must be at least 0 and below 1.")
-        self.lam, self.rate, self.momentum, self.steps = lam, rate, momentum, steps
+        self.lam, self.rate = lam, rate
+        self.momentum, self.steps = momentum, steps
         weights = torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64)
         self.register_buffer("weights", weights)
 

@@ -31,7 +31,11 @@ class GradDrop(MatrixBalancer):
         ValueError: leak is not between 0 and 1.
     """
 
-    def __init__(self, leak: float = 0.0, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        leak: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         if not (math.isfinite(leak) and 0 <= leak <= 1):
             raise ValueError(f"leak is {leak}, but must be between 0 and 1.")

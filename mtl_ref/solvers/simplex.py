@@ -24,4 +24,6 @@ def project(v: Tensor) -> Tensor:
 def shares(weights: Tensor) -> Tensor:
     """Weights ≥ 0 of some tasks, shape (T,), divided by their sum; equal ones where that is zero."""
     total = weights.sum()
-    return weights / total if total > 0 else torch.full_like(weights, 1 / len(weights))
+    if total > 0:
+        return weights / total
+    return torch.full_like(weights, 1 / len(weights))
