@@ -1,7 +1,7 @@
 """Train one network on one problem with one balancing method, and record what happened."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ def train(
         saved.load(device)
         for _ in tqdm(range(len(history.losses), epochs), desc="training", unit="epoch", leave=False):
             started = time.perf_counter()
-            losses, weights = train_epoch(problem, model, balancer, update, order, inspected)
+            epoch = train_epoch_in_halves if getattr(balancer, "takes_second", False) else train_epoch
+            losses, weights = epoch(problem, model, balancer, update, order, inspected)
             history.losses.append(losses)
             history.weights.append(weights)
             history.seconds.append(time.perf_counter() - started)
@@ -149,25 +150,16 @@ def train_epoch(
 ) -> tuple[list[float], list[float] | None]:
     """One pass over the training split; returns the mean losses and the mean weights, (T,) each.
 
-    Gradient methods look at the parameters `shared`, or where that is None at the representation z. One that takes
-    a second batch gets every other example of a batch as the one, and the rest as the other.
+    Gradient methods look at the parameters `shared`, or where that is None at the representation z.
     """
     all_losses: list[Tensor] = []
     all_weights: list[Tensor] = []
     for x, targets in problem.batches("train", order):
+        z = model.encoder(x)
+        losses = problem.losses(model.decode(z), targets)  # (T,)
         optimizer.zero_grad()
-        if getattr(balancer, "takes_second", False) and len(x) > 1:
-            halves = [
-                problem.losses(model(x[half]), of(targets, half))
-                for half in (slice(0, None, 2), slice(1, None, 2))
-            ]
-            losses = torch.stack(halves).mean(0)  # (T,)
-            weights = balancer.backward(halves[0], second=halves[1], shared=shared)  # type: ignore[call-arg]
-        else:
-            z = model.encoder(x)
-            losses = problem.losses(model.decode(z), targets)  # (T,)
-            features = z if shared is None else None
-            weights = balancer.backward(losses, shared=shared, features=features)
+        features = z if shared is None else None
+        weights = balancer.backward(losses, shared=shared, features=features)
         optimizer.step()
         if isinstance(balancer, LooksAfter):
             with torch.no_grad():
@@ -179,9 +171,29 @@ def train_epoch(
     return _mean_rows(all_losses), mean_weights
 
 
-def of(targets: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
-    """The targets of some examples of a batch."""
-    return {task: y[part] for task, y in targets.items()}
+def train_epoch_in_halves(
+    problem: Problem,
+    model: HardSharing,
+    balancer: LossBalancer | GradientBalancer,
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    shared: list[nn.Parameter] | None,
+) -> tuple[list[float], list[float] | None]:
+    """As `train_epoch`, for a method that takes two batches: every other example of a batch, and the rest."""
+    all_losses: list[Tensor] = []
+    all_weights: list[Tensor] = []
+    for x, targets in problem.batches("train", order):
+        halves = []
+        for part in (slice(0, None, 2), slice(1, None, 2))[: len(x)]:
+            outputs = model(x[part])
+            halves.append(problem.losses(outputs, {task: y[part] for task, y in targets.items()}))
+        optimizer.zero_grad()
+        second = halves[1] if len(halves) > 1 else None
+        weights = balancer.backward(halves[0], second=second, shared=shared)  # type: ignore[call-arg]
+        optimizer.step()
+        all_losses.append(torch.stack(halves).detach().mean(0))
+        all_weights.append(weights)  # type: ignore[arg-type]
+    return _mean_rows(all_losses), _mean_rows(all_weights)
 
 
 def _mean_rows(rows: list[Tensor]) -> list[float]:

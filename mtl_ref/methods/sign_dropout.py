@@ -43,8 +43,7 @@ class GradDrop(MatrixBalancer):
 
     def mix(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, None]:
         size = J.abs().sum(0)  # (P,)
-        tiny = torch.finfo(J.dtype).tiny
-        P = (1 + J.sum(0) / size.clamp(min=tiny)) / 2  # (GD.1)
+        P = (1 + J.sum(0) / size) / 2  # (GD.1)  nan where nothing is to keep
         U = torch.rand(len(P), generator=self.generator, dtype=torch.float32)
         plus = U.to(P) < P  # (GD.2)
         kept = torch.where(plus, J > 0, J < 0)  # (GD.3)  (T, P)

@@ -65,6 +65,15 @@ def test_a_gradient_of_zero_gives_no_reference() -> None:
     assert (balancer.initial > 0).all()
 
 
+def test_a_task_keeps_its_weight_in_the_step_that_gives_its_reference() -> None:
+    balancer, first, later = mtl.ExcessMTL(2), draw(2, 4), draw(2, 4, 1)
+    first[1] = 0
+    balancer(first)
+    _, weights = balancer.combine(later)
+    excess = (later[0] ** 2 / torch.hypot(first[0], later[0])).sum() / first[0].abs().sum()
+    torch.testing.assert_close(weights, torch.stack([excess, torch.zeros(()).double()]).softmax(0))
+
+
 def test_tasks_that_are_there_keep_what_they_have_together() -> None:
     net, balancer = Net(), mtl.ExcessMTL(3)
     for present in ([1, 1, 1], [1, 1, 1], [1, 0, 1]):

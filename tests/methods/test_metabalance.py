@@ -55,6 +55,14 @@ def test_the_main_task_is_the_same_when_others_have_no_labels_and_without_it_not
         torch.testing.assert_close(net.grads("encoder"), plain.grads("encoder"))
 
 
+def test_the_average_of_a_task_that_comes_later_starts_at_zero() -> None:
+    net, balancer = Net(), mtl.MetaBalance(3, beta=0.5)
+    balancer.backward(net.losses(), **net.given("shared"), present=[1, 1, 0])
+    balancer.backward(net.losses(), **net.given("shared"))
+    first, _, last = jacobian(net.losses(), [net.encoder[0].weight]).norm(dim=1)
+    torch.testing.assert_close(balancer.norms[[0, 2], 0], torch.stack([0.75 * first, 0.5 * last]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
