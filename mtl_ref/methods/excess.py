@@ -13,6 +13,8 @@ from mtl_ref.balancer import RemembersGradients
 from mtl_ref.checks import check_losses
 from mtl_ref.solvers.simplex import shares
 
+LEAST = 1e-300  # a weight that is rounded to zero could never grow again
+
 
 class ExcessMTL(RemembersGradients):
     """Σ wᵢ gᵢ, where wᵢ grows by the factor e^{η Eᵢ/Eᵢ(0)}: Eᵢ estimates what the loss is above its minimum.
@@ -63,7 +65,7 @@ class ExcessMTL(RemembersGradients):
         E = E.to(self.weights)
         new = self.initial == 0
         relative = torch.where(new, 0.0, E / self.initial)  # (EX.3)
-        w = self.weights.log() + self.rate * relative
+        w = self.weights.clamp(min=LEAST).log() + self.rate * relative
         self.weights = self.weights.sum() * w.softmax(0)  # (EX.4)
         self.initial = torch.where(new, E, self.initial)
         w = shares(self.weights)

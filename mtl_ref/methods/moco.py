@@ -65,7 +65,7 @@ class MoCo(RemembersGradients):
         y = self.last(J)
         y = y - self.beta * (y - J)  # (MO.1)  (T, P)
         lam = shares(self.weights)  # of the tasks with labels
-        slope = gram(y) @ lam  # (MO.2)  (T,)
+        slope = gram(y).to(lam) @ lam  # (MO.2)  (T,)
         lam = project(lam - self.gamma * slope)  # (MO.3)
         self.kept, self.weights = y, self.weights.sum() * lam
         return lam.to(y) @ y, None  # (MO.4)

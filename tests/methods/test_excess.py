@@ -74,6 +74,15 @@ def test_a_task_keeps_its_weight_in_the_step_that_gives_its_reference() -> None:
     torch.testing.assert_close(weights, torch.stack([excess, torch.zeros(()).double()]).softmax(0))
 
 
+def test_a_weight_that_has_vanished_comes_back() -> None:
+    balancer = mtl.ExcessMTL(2)
+    for scales in ((1.0, 1.0), (1e4, 1.0), (1.0, 1e6)):
+        _, weights = balancer.combine(vector(*scales)[:, None] * torch.eye(2).double())
+        if scales == (1e4, 1.0):
+            assert weights.tolist() == [1, 0]
+    assert weights.tolist() == [0, 1]
+
+
 def test_tasks_that_are_there_keep_what_they_have_together() -> None:
     net, balancer = Net(), mtl.ExcessMTL(3)
     for present in ([1, 1, 1], [1, 1, 1], [1, 0, 1]):
