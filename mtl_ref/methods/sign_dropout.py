@@ -15,7 +15,7 @@ from mtl_ref.balancer import MatrixBalancer
 class GradDrop(MatrixBalancer):
     """In each entry a sign is drawn, and what has the other sign is dropped: dⱼ sums the gᵢⱼ that are kept.
 
-    Plus is drawn with the probability P = ½ (1 + Σᵢ gᵢⱼ / Σᵢ |gᵢⱼ|), the share of what is positive. The mean of d
+    Plus is drawn with the probability P = ½ (1 + Σᵢ gᵢⱼ / Σᵢ abs(gᵢⱼ)), the share of what is positive. The mean of d
     over the draws is the sum of the gradients, whatever `leak` is.
 
     The paper's form for gradients of parameters, with f(p) = p; TorchJD's is the same. The paper puts it at a
