@@ -43,7 +43,7 @@ class LooksAfter(nn.Module):
 
 
 class Remembers(nn.Module):
-    """Part of a method that keeps a tensor of a shape not known beforehand. Save and restore it yourself."""
+    """Part of a method that keeps a tensor from step to step. Save and restore it yourself."""
 
 
 class LossBalancer(nn.Module):
@@ -82,9 +82,19 @@ class GradientBalancer(nn.Module):
         losses = None if losses is None else losses.detach().double()
         return self.task_weights(exact @ exact.T, losses).to(J)
 
+    def factors(self, losses: Tensor) -> Tensor | float:
+        """What each loss is multiplied by first, shape (T,)."""
+        return 1.0
+
+    def combine(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """d = Jᵀ α, shape (P,), with the weights α, shape (T,), from the Gram matrix M = J Jᵀ in float64."""
+        alpha = self.task_weights(gram(J), losses).to(J)
+        return alpha @ J, alpha
+
     def forward(self, gradients: Tensor, losses: Tensor | None = None) -> Tensor:
-        """The direction d = Jᵀ α, shape (P,), from J, shape (T, P)."""
-        return self.weights_of(gradients, losses) @ gradients
+        """The direction d, shape (P,), from J, shape (T, P)."""
+        losses = None if losses is None else losses.detach().double()
+        return self.combine(gradients.detach(), losses)[0]
 
     def backward(
         self,
@@ -92,22 +102,50 @@ class GradientBalancer(nn.Module):
         *,
         shared: Iterable[nn.Parameter] | None = None,
         features: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor | None:
         """Leave d on the shared parameters, or send it back through the features, and return α, shape (T,).
 
         All other parameters receive the gradients of the losses that depend on them, unscaled.
         """
         inputs = list(shared) if features is None else [features]
         losses = self.scaled(losses)
+        losses = losses * self.factors(losses.detach())
         J = task_gradients(losses, inputs)  # (T, P)
-        alpha = self.weights_of(J, losses)  # (T,)
-        pieces = (alpha @ J).split([x.numel() for x in inputs])
+        self.sizes = [x.numel() for x in inputs]
+        d, alpha = self.combine(J, losses.detach().double())
+        pieces = d.split([x.numel() for x in inputs])
         directions = [piece.view_as(x) for piece, x in zip(pieces, inputs, strict=True)]
         hooks = [x.register_hook(lambda _, d=d: d) for x, d in zip(inputs, directions, strict=True)]
         losses.sum().backward()  # where a hook is, its d goes on in place of the sum of the gradients
         for hook in hooks:
             hook.remove()
         return alpha
+
+
+class MatrixBalancer(GradientBalancer):
+    """A method that needs the gradients themselves."""
+
+    def combine(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The direction, shape (P,), from J, shape (T, P), and its weights, if it is a weighted sum."""
+        return self.mix(J, losses)
+
+
+class RemembersGradients(MatrixBalancer):
+    """A method that keeps a number for each entry, shape (T, P). Save and restore `kept` yourself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = torch.empty(0)
+
+    def last(self, J: Tensor) -> Tensor:
+        """What is kept, shape (T, P)."""
+        return self.kept.to(J) if len(self.kept) else torch.zeros_like(J)
+
+
+def gram(J: Tensor) -> Tensor:
+    """The Gram matrix J Jᵀ, shape (T, T), in float64."""
+    exact = J.double()
+    return exact @ exact.T
 
 
 def task_gradients(losses: Tensor, inputs: Sequence[Tensor]) -> Tensor:

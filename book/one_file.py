@@ -100,6 +100,8 @@ def rows() -> dict[str, Method]:
     """The methods: a row for each title, in its first form."""
     first: dict[str, Method] = {}
     for row in ROWS:
+        if not row.in_one_file:
+            continue
         first.setdefault(row.title, row)
     return {row.key: row for row in first.values()}
 

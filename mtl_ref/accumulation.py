@@ -94,6 +94,11 @@ class Accumulation:
         part, before = batch.part(shared, features, real=combines), self.part
         part.whole = part.whole and shared is not None
         if isinstance(self.balancer, GradientBalancer):
+            if type(self.balancer).factors is not GradientBalancer.factors:
+                raise ValueError(
+                    f"{type(self.balancer).__name__} multiplies each loss by a number that depends on the loss of "
+                    "the whole batch, which is not known before all micro-batches are. Use one batch."
+                )
             self.balancer.check_part(part)
             with self.balancer.only(batch.there):
                 self.balancer.check(torch.ones_like(batch.losses))  # their number; what they are, in finish

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, in_float64
+from mtl_ref.checks import NO_FLOAT64, as_vector, check_losses, check_on_graph, check_rows, in_float64
 from mtl_ref.distributed import Features, Group, Part, Present, Processes, WholeBatch
 from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
@@ -325,10 +325,13 @@ class GradientBalancer(Balancer):
     """A method that combines the gradients of the tasks into one direction to subtract.
 
     Attributes:
-        by_parameter: whether it remembers something of each shared parameter, so that it cannot work on features.
+        by_parameter: whether it holds gradients of one batch against those of another, so that it cannot work on
+            features.
+        takes_second: whether `backward` takes the losses of a second batch.
     """
 
     by_parameter = False
+    takes_second = False
 
     def scaled(self, losses: Tensor) -> Tensor:
         """What is differentiated for each task, shape (T,): its loss, which a method may multiply by a number."""
@@ -345,6 +348,14 @@ class GradientBalancer(Balancer):
             α of shape (T,), float64.
         """
         raise NotImplementedError
+
+    def factors(self, losses: Tensor) -> Tensor | None:
+        """What each loss is multiplied by before it is differentiated, shape (T,); None for 1.
+
+        Args:
+            losses: those of the whole batch, shape (T,), detached.
+        """
+        return None
 
     def weights_at(self, M: Tensor, losses: Tensor | None) -> Tensor:
         """`task_weights`, or nan, shape (T,), where gradients or losses are not finite.
@@ -365,11 +376,7 @@ class GradientBalancer(Balancer):
 
         The direction is rounded once, to the type of the gradients; the weights are in float32 at least.
         """
-        if gradients.ndim != 2 or len(gradients) == 0 or not gradients.is_floating_point():
-            raise ValueError(
-                "gradients must be a floating-point tensor of shape (T, P), one row per task, but has shape "
-                f"{tuple(gradients.shape)} and type {gradients.dtype}."
-            )
+        check_rows(gradients)
         J = gradients.detach()  # (T, P)
         alpha = self.weights_at(gram(J), losses)  # (T,)
         d = weighted_sum(alpha, J)
@@ -379,14 +386,15 @@ class GradientBalancer(Balancer):
         """Raise a ValueError where the method cannot do with what is seen of the gradients."""
         if self.by_parameter and isinstance(part, Features):
             raise ValueError(
-                f"{type(self).__name__} remembers something of each shared parameter, and features are those of "
-                "other examples in each batch. Give shared=parameters."
+                f"{type(self).__name__} holds the gradients of one batch against those of another, and features "
+                "are those of other examples in each. Give shared=parameters."
             )
         if not part.whole and type(self).combine is not GradientBalancer.combine:
             raise ValueError(
-                f"{type(self).__name__} has a combine of its own, which would see a part of the gradients only. "
-                "On several processes, and for micro-batches by features, define task_weights instead, which "
-                "needs no more than their Gram matrix."
+                f"{type(self).__name__} has a combine of its own, which needs the gradients themselves: on "
+                "several processes, and for micro-batches by features, only a part of them is seen here. Use one "
+                "process or group='alone', and shared=parameters for micro-batches. Of your own method, define "
+                "task_weights instead, if their Gram matrix is enough."
             )
 
     def direction(self, part: Part, J: Tensor, losses: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -454,8 +462,159 @@ class GradientBalancer(Balancer):
         self.check_part(part)
         with self.only(batch.there):
             self.check(batch.losses)
+            batch.multiply(self.factors(batch.losses))
             J = part.gradients(retain_graph)  # (T, P)
             d, weights = self.direction(part, J, batch.losses)
             del J  # before d is handed out
         part.apply(d, retain_graph)
         return None if weights is None else batch.spread(weights)
+
+
+class MatrixBalancer(GradientBalancer):
+    """A method that needs the gradients themselves: their Gram matrix is not enough.
+
+    It works in one process, and for micro-batches with `shared`.
+
+    Attributes:
+        sizes: how many entries each of the shared tensors, or of the features, has in the last `backward`.
+    """
+
+    sizes: Sequence[int] = ()
+
+    def direction(self, part: Part, J: Tensor, losses: Tensor) -> tuple[Tensor, Tensor | None]:
+        self.sizes = [x.numel() for x in part.inputs]
+        return super().direction(part, J, losses)
+
+    def mix(self, J: Tensor, losses: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The direction, shape (P,), from finite gradients, shape (T, P), in float32 at least.
+
+        With it the task weights, shape (T,), or None if it is no weighted sum of the gradients.
+
+        Args:
+            J: the gradients.
+            losses: the task losses, shape (T,), float64, for the methods that use them.
+        """
+        raise NotImplementedError
+
+    def combine(self, gradients: Tensor, losses: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        check_rows(gradients)
+        J = gradients.detach()  # (T, P)
+        J = J.to(torch.promote_types(J.dtype, torch.float32))
+        exact = None if losses is None else in_float64(losses.detach())
+        self.check(torch.ones(len(J)))  # their number
+        if not (J.isfinite().all() and (exact is None or exact.isfinite().all())):
+            return torch.full_like(gradients[0], torch.nan), None
+        with torch.autocast(J.device.type, enabled=False):
+            d, weights = self.mix(J, exact)
+        return d.to(gradients.dtype), None if weights is None else weights.to(d)
+
+
+class RemembersGradients(Remembers, MatrixBalancer):
+    """A method whose state is of the size of the gradients: a number for each entry.
+
+    Attributes:
+        kept: what is remembered, shape (T, P).
+    """
+
+    by_parameter = True
+    kept: Tensor
+    memory = "kept"
+    per_task: tuple[str, ...] = ("kept",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = torch.empty(0)
+
+    def last(self, J: Tensor) -> Tensor:
+        """What is remembered, shape (T, P), where and as the gradients J are; 0 of a task that is new."""
+        if len(self.kept) == 0:
+            return torch.zeros_like(J)
+        return self.kept.to(J).nan_to_num(nan=0.0)
+
+    def check(self, losses: Tensor) -> None:
+        check_losses(losses, len(self.kept) or None)
+
+    def check_part(self, part: Part) -> None:
+        super().check_part(part)
+        size = sum(x.numel() for x in part.inputs)
+        if len(self.kept) and self.kept.shape[1] != size:
+            raise ValueError(
+                f"{type(self).__name__} remembers gradients of {self.kept.shape[1]} entries, but these have "
+                f"{size}. Give the same shared parameters in every step."
+            )
+
+
+class TwoSamples(GradientBalancer):
+    """A method that estimates M without bias, as J₁ J₂ᵀ of two independent batches, for `task_weights`.
+
+    The Gram matrix of one batch is too large by the noise in it: the mean of ‖g‖² is ‖ḡ‖² plus the variance. Where
+    no second batch is given, the one that is stands for both, with that bias.
+    """
+
+    takes_second = True
+    by_parameter = True
+
+    def backward(
+        self,
+        losses: Tensor,
+        *,
+        second: Tensor | None = None,
+        shared: Iterable[Tensor] | None = None,
+        features: Tensor | Sequence[Tensor] | None = None,
+        present: Present = None,
+        group: Group = None,
+        retain_graph: bool = False,
+    ) -> Tensor | None:
+        """As that of every method of the gradients, with one more argument.
+
+        Args:
+            losses: the task losses of a batch, shape (T,), on the graph.
+            second: those of another batch, drawn independently, shape (T,), on a graph of its own. Direction and
+                gradients of the heads are then those of the mean of both losses.
+            shared: the shared parameters.
+            features: refused.
+            present: which tasks have labels in both batches.
+            group: as ever; with `second` there must be one process.
+            retain_graph: as in PyTorch.
+
+        Returns:
+            The task weights α of the direction, shape (T,).
+
+        Raises:
+            ValueError: as ever, or `second` is not of the same tasks, or there are several processes beside it.
+        """
+        given: dict[str, Any] = {"present": present, "group": group}
+        if second is None:
+            given |= {"shared": shared, "features": features, "retain_graph": retain_graph}
+            return super().backward(losses, **given)
+        check_on_graph(losses)
+        check_on_graph(second)
+        if second.shape != losses.shape:
+            raise ValueError(
+                f"losses have shape {tuple(losses.shape)} and second {tuple(second.shape)}: they must be of the "
+                "same tasks."
+            )
+        shared = None if shared is None else list(shared)
+        batches = [WholeBatch(x, **given) for x in (losses, second)]
+        parts: list[Part] = []
+        for one in batches:
+            part = one.part(shared, features)
+            parts.append(part)
+            self.check_part(part)
+            if not part.whole:
+                raise ValueError("a second batch works in one process only: leave it out, or say group='alone'.")
+        batch, part = batches[0], parts[0]
+        if not batch.tasks:
+            return torch.zeros_like(losses)
+        with self.only(batch.there):
+            for one in batches:
+                self.check(one.losses)
+            for one in batches:
+                one.multiply(torch.full_like(one.losses, 0.5))
+            J, other = (one.gradients(retain_graph) for one in parts)  # halves of them, shape (T, P)
+            mean = (batches[0].losses + batches[1].losses) / 2
+            alpha = self.weights_at(4 * gram(J, other), mean)
+            d = weighted_sum(alpha, J.add_(other))
+            del J, other
+        part.apply(d, retain_graph)
+        return batch.spread(alpha.to(d))

@@ -68,6 +68,11 @@ class Method:
         return str(made.__module__).replace(".", "/") + ".py"
 
     @property
+    def in_one_file(self) -> bool:
+        """Whether it can be had as a single file: those differentiate one batch, so not with two."""
+        return not getattr(getattr(methods, self.call.removeprefix("mtl.").split("(")[0]), "takes_second", False)
+
+    @property
     def name(self) -> str:
         """The title with its form: what a table or a legend says."""
         return f"{self.title} {self.form}".strip()
@@ -89,13 +94,19 @@ PAPERS = {  # what a card says of a paper; the whole of it is in book/references
     "bischof2021": ("Bischof and Kraus 2021", "https://arxiv.org/abs/2110.09813"),
     "blanchard2017": ("Blanchard et al. 2017", "https://arxiv.org/abs/1703.02757"),
     "chen2018": ("Chen et al. 2018", "https://arxiv.org/abs/1711.02257"),
+    "chen2020": ("Chen et al. 2020", "https://arxiv.org/abs/2010.06808"),
+    "chen2023": ("Chen et al. 2023", "https://arxiv.org/abs/2305.20057"),
     "chennupati2019": ("Chennupati et al. 2019", "https://arxiv.org/abs/1904.08492"),
+    "fernando2023": ("Fernando et al. 2023", "https://arxiv.org/abs/2210.12624"),
+    "he2022": ("He et al. 2022", "https://arxiv.org/abs/2203.06801"),
+    "he2024": ("He et al. 2024", "https://arxiv.org/abs/2402.02009"),
     "heydari2019": ("Heydari, Thompson and Mehmood 2019", "https://arxiv.org/abs/1912.12355"),
     "kendall2018": ("Kendall, Gal and Cipolla 2018", "https://arxiv.org/abs/1705.07115"),
     "kirchdorfer2024": ("Kirchdorfer et al. 2024", "https://arxiv.org/abs/2408.07985"),
     "kurin2022": ("Kurin et al. 2022", "https://arxiv.org/abs/2201.04122"),
     "liebel2018": ("Liebel and Körner 2018", "https://arxiv.org/abs/1805.06334"),
     "lin2022": ("Lin et al. 2022", "https://arxiv.org/abs/2111.10603"),
+    "lin2023": ("Lin et al. 2023", "https://arxiv.org/abs/2308.12029"),
     "lin2024": ("Lin et al. 2024", "https://arxiv.org/abs/2402.19078"),
     "liu2019": ("Liu, Johns and Davison 2019", "https://arxiv.org/abs/1803.10704"),
     "liu2021cagrad": ("Liu et al. 2021", "https://arxiv.org/abs/2110.14048"),
@@ -114,6 +125,8 @@ PAPERS = {  # what a card says of a paper; the whole of it is in book/references
     "su2022": ("Su 2022", "https://spaces.ac.cn/archives/8907"),
     "varam2026": ("Varam and AlHajri 2026", "https://arxiv.org/abs/2606.29521"),
     "wang2021": ("Wang et al. 2021", "https://arxiv.org/abs/2010.05874"),
+    "xiao2023": ("Xiao, Ban and Ji 2023", "https://arxiv.org/abs/2305.18409"),
+    "yin2018": ("Yin et al. 2018", "https://arxiv.org/abs/1803.01498"),
     "yu2020": ("Yu et al. 2020", "https://arxiv.org/abs/2001.06782"),
     "zhang2007": ("Zhang and Li 2007", "https://doi.org/10.1109/TEVC.2007.892759"),
     "zhou2022": (
@@ -582,6 +595,88 @@ ROWS = (
         promise="weights that change slowly; the inner method's promise of a single step is lost",
         when="batches are small, and the weights of the inner method jump from step to step",
         call="mtl.CRMOGM(mtl.MGDA())",
+    ),
+    Method(
+        "graddrop", "GradDrop", "beyond the Gram matrix", "chen2020", "GD.1",
+        sees="the sign of each entry", decides="keeping one sign in each entry, drawn by its share", passes="T",
+        state="random signs", gram=False, priorities="", chapter="15_beyond_the_gram_matrix",
+        make=lambda p, **k: methods.GradDrop(**k),
+        formula=r"d_j = \sum_{i:\, \mathrm{sign}\, g_{ij} = s_j} g_{ij},\quad s_j \text{ drawn}",
+        promise="the mean over its draws is the sum of the gradients; where all signs agree it is the sum itself",
+        when="you want noise where the tasks disagree, and T backward passes are affordable",
+        call="mtl.GradDrop()",
+    ),
+    Method(
+        "trimmed", "trimmed mean", "beyond the Gram matrix", "yin2018", "TM.1",
+        sees="the order of the gradients in each entry", decides="leaving out what stands alone", passes="T",
+        state="none", gram=False, priorities="", chapter="15_beyond_the_gram_matrix",
+        make=lambda p, **k: methods.TrimmedMean(**k),
+        formula=r"d_j = \mathrm{mean}_i\, g_{ij} \text{ without the } k \text{ largest and smallest}",
+        promise="k of 2k + 1 or more gradients, whatever they are, move no entry beyond those of the others",
+        when="up to k of many gradients may be garbage, as of a task with broken labels",
+        call="mtl.TrimmedMean()",
+    ),
+    Method(
+        "moco", "MoCo", "beyond the Gram matrix", "fernando2023", "MO.1",
+        sees="gradients tracked over the steps", decides="a slow walk to the shortest weighted mean", passes="T",
+        state="T tracked gradients, T weights", gram=False, priorities="", chapter="15_beyond_the_gram_matrix",
+        make=lambda p, **k: methods.MoCo(len(p.tasks), **k),
+        formula=r"d = \sum_i \lambda_i y_i,\quad y_i \leftarrow y_i - \beta (y_i - g_i)",
+        promise="fixed gradients and a small γ: d goes to MGDA's; with noise λ is less biased than MGDA's",
+        when="you want MGDA with small batches, and have memory for T more gradients",
+        call="mtl.MoCo(2)",
+    ),
+    Method(
+        "dbmtl", "DB-MTL", "beyond the Gram matrix", "lin2023", "DB.1",
+        sees="the lengths of gradients tracked over the steps", decides="making all as long as the longest",
+        passes="T", state="T tracked gradients", gram=False, priorities="", chapter="15_beyond_the_gram_matrix",
+        make=lambda p, **k: methods.DBMTL(**k),
+        formula=r"d = \max_k \lVert \hat g_k \rVert \sum_i \hat g_i / \lVert \hat g_i \rVert,\quad "
+        r"\hat g_i \text{ tracks } \nabla \log L_i",
+        promise="the tracked gradients count alike, whatever the units, and are as long as the longest",
+        when="as normalised gradients, with positive losses, small batches, and memory for T more gradients",
+        call="mtl.DBMTL()",
+    ),
+    Method(
+        "excess", "ExcessMTL", "beyond the Gram matrix", "he2024", "EX.1",
+        sees="the size of each entry, now and so far", decides="following tasks that can still gain", passes="T",
+        state="T sums of squares, T weights", gram=False, priorities="", chapter="15_beyond_the_gram_matrix",
+        make=lambda p, **k: methods.ExcessMTL(len(p.tasks), **k),
+        formula=r"d = \sum_i w_i g_i,\quad w_i \propto w_i\, e^{\eta E_i / E_i^{(0)}}",
+        promise="weights follow the change of the gradients, not the value of the losses",
+        when="some tasks have noisy labels, so that their losses stay large",
+        call="mtl.ExcessMTL(2)",
+    ),
+    Method(
+        "metabalance", "MetaBalance", "beyond the Gram matrix", "he2022", "MB.1",
+        sees="the lengths of the gradients in each tensor, and which task is the primary one",
+        decides="bringing the others near its length", passes="T",
+        state="average lengths, a tensor and a task each", gram=False, priorities="",
+        chapter="15_beyond_the_gram_matrix", make=lambda p, **k: methods.MetaBalance(len(p.tasks), **k),
+        formula=r"G_i \leftarrow r\, \tfrac{m_0}{m_i} G_i + (1 - r)\, G_i \text{ in each tensor}",
+        promise="r = 1, steady lengths: in no tensor does another task pull harder than the primary one",
+        when="one task counts, and the others are there to help it",
+        call="mtl.MetaBalance(2)",
+    ),
+    Method(
+        "modo", "MoDo", "beyond the Gram matrix", "chen2023", "MD.1",
+        sees="the products of gradients of two batches", decides="a slow walk to the shortest weighted mean",
+        passes="T for each of two batches", state="T weights", gram=False, priorities="",
+        chapter="15_beyond_the_gram_matrix", make=lambda p, **k: methods.MoDo(len(p.tasks), **k),
+        formula=r"d = J^\top \lambda,\quad \lambda \leftarrow \Pi_\Delta(\lambda - \gamma J_1 J_2^\top \lambda)",
+        promise="the slope for λ is right on average, however small the two batches are; with one batch it is not",
+        when="as MoCo, without its memory, if two batches a step are affordable",
+        call="mtl.MoDo(2)",
+    ),
+    Method(
+        "sdmgrad", "SDMGrad", "beyond the Gram matrix", "xiao2023", "SD.1",
+        sees="the products of gradients of two batches", decides="as MoDo, pulled to the mean",
+        passes="T for each of two batches", state="T weights", gram=False, priorities="",
+        chapter="15_beyond_the_gram_matrix", make=lambda p, **k: methods.SDMGrad(len(p.tasks), **k),
+        formula=r"d \propto g_w + \lambda g_0,\quad w \to \arg\min_\Delta \lVert g_w + \lambda g_0 \rVert",
+        promise="without noise, settled weights: CAGrad's direction for one of its c",
+        when="as CAGrad, with small batches, if two of them a step are affordable",
+        call="mtl.SDMGrad(2)",
     ),
 )  # fmt: skip
 

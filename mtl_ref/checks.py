@@ -75,6 +75,15 @@ def check_present(present: Tensor | Sequence[float] | None, losses: Tensor) -> T
     return n
 
 
+def check_rows(gradients: Tensor) -> None:
+    """Raise a ValueError if gradients are no floating-point matrix of shape (T, P), T ≥ 1."""
+    if gradients.ndim != 2 or len(gradients) == 0 or not gradients.is_floating_point():
+        raise ValueError(
+            "gradients must be a floating-point tensor of shape (T, P), one row per task, but has shape "
+            f"{tuple(gradients.shape)} and type {gradients.dtype}."
+        )
+
+
 def check_on_graph(losses: object) -> None:
     """Raise a ValueError if no gradient can flow back from the losses; `check_losses` says what else is wrong."""
     losses = check_tensor(losses)

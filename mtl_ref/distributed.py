@@ -117,7 +117,7 @@ class WholeBatch:
     Attributes:
         losses: of the S tasks that have labels on some process, shape (S,), detached.
         there: which these are, shape (T,), or None if all.
-        share: W n_{t,r} / Σ_r n_{t,r}, shape (T,), or None if all are 1.
+        share: W n_{t,r} / Σ_r n_{t,r}, shape (T,), times what a method multiplies a loss by; None if all are 1.
 
     Raises:
         ValueError: the losses are no floating-point vector, `present` does not fit them, or, on several
@@ -159,6 +159,12 @@ class WholeBatch:
             return weights
         zeros = weights.new_zeros(len(self.there), *weights.shape[1:])
         return zeros.index_put((self.there.to(weights.device),), weights)
+
+    def multiply(self, factors: Tensor | None) -> None:
+        """From now on differentiate the losses times these factors, shape (S,), if there are some."""
+        if factors is not None:
+            more = self.spread(factors)
+            self.share = more if self.share is None else self.share * more
 
     def starts(self) -> list[tuple[GradientEdge | None, Tensor]]:
         """Where the backward pass of each of the S tasks starts, and its first factor."""

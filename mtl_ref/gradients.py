@@ -234,15 +234,18 @@ def weighted_sum(alpha: Tensor, J: Tensor) -> Tensor:
         return alpha.to(dtype).to(J.device) @ J.to(dtype)
 
 
-def gram(J: Tensor, columns: int = 2**14) -> Tensor:
+def gram(J: Tensor, other: Tensor | None = None, columns: int = 2**14) -> Tensor:
     """The Gram matrix J Jᵀ of T gradients, shape (T, T), in float64, a block of columns at a time.
+
+    With T `other` ones, all products of the one with the other.
 
     In float32, M of dependent gradients would have negative eigenvalues, and solvers would not settle.
     """
     M = zeros_in_float64((len(J), len(J)), J.device)
-    for block in torch.split(J, columns, dim=1):
+    others = torch.split(J if other is None else other, columns, dim=1)
+    for block, beside in zip(torch.split(J, columns, dim=1), others, strict=True):
         block = in_float64(block)  # (T, columns)
-        M += block @ block.T
+        M += block @ (block if other is None else in_float64(beside)).T
     return M
 
 

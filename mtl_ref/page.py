@@ -26,7 +26,7 @@ REPOSITORY = "https://github.com/mtl-ref/mtl-ref"
 TAG = re.compile(r"\(([A-Z]{2}\.\d+)\)")
 FALLBACK = {".c1": "#6a737d", ".k": "#cf222e", ".s2": "#0a7d55", ".mf": "#8250df", ".mi": "#8250df"}
 NOT_SHOWN = {"check", "check_primary", "extra_repr", "only"}  # what says what is wrong, prints, or is the engine's
-FOR_THE_ENGINE = {"exact", "memory", "per_task", "per_pair", "random", "sees_losses"}
+FOR_THE_ENGINE = {"by_parameter", "exact", "memory", "per_task", "per_pair", "random", "sees_losses"}
 
 checked: list[tuple[str, str, str]] = []  # of this cell: what was checked, as measured and as recorded
 
@@ -142,7 +142,10 @@ def card(key: str) -> None:
         ("Call", f"`{row.call}`" + (", then `backward(losses, features=z)`" if row.train.get("features") else "")),
         ("Source", f"[{row.file}]({REPOSITORY}/blob/main/{row.file})"),
         ("Paper", f"[{author}]({address})" if address else author),
-        ("Without the package", f"`downloads/{file}.py`"),
+        (
+            "Without the package",
+            f"`downloads/{file}.py`" if row.in_one_file else "no single file: it takes two batches",
+        ),
     ]
     table = "\n".join(f"| **{name}** | {text} |" for name, text in lines)
     display(Markdown(f"| {row.name[0].upper()}{row.name[1:]} | |\n|---|---|\n{table}"))

@@ -126,7 +126,8 @@ def train(
         saved.load(device)
         for _ in tqdm(range(len(history.losses), epochs), desc="training", unit="epoch", leave=False):
             started = time.perf_counter()
-            losses, weights = train_epoch(problem, model, balancer, update, order, inspected)
+            epoch = train_epoch_in_halves if getattr(balancer, "takes_second", False) else train_epoch
+            losses, weights = epoch(problem, model, balancer, update, order, inspected)
             history.losses.append(losses)
             history.weights.append(weights)
             history.seconds.append(time.perf_counter() - started)
@@ -168,6 +169,31 @@ def train_epoch(
             all_weights.append(weights)
     mean_weights = _mean_rows(all_weights) if all_weights else None
     return _mean_rows(all_losses), mean_weights
+
+
+def train_epoch_in_halves(
+    problem: Problem,
+    model: HardSharing,
+    balancer: LossBalancer | GradientBalancer,
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    shared: list[nn.Parameter] | None,
+) -> tuple[list[float], list[float] | None]:
+    """As `train_epoch`, for a method that takes two batches: every other example of a batch, and the rest."""
+    all_losses: list[Tensor] = []
+    all_weights: list[Tensor] = []
+    for x, targets in problem.batches("train", order):
+        halves = []
+        for part in (slice(0, None, 2), slice(1, None, 2))[: len(x)]:
+            outputs = model(x[part])
+            halves.append(problem.losses(outputs, {task: y[part] for task, y in targets.items()}))
+        optimizer.zero_grad()
+        second = halves[1] if len(halves) > 1 else None
+        weights = balancer.backward(halves[0], second=second, shared=shared)  # type: ignore[call-arg]
+        optimizer.step()
+        all_losses.append(torch.stack(halves).detach().mean(0))
+        all_weights.append(weights)  # type: ignore[arg-type]
+    return _mean_rows(all_losses), _mean_rows(all_weights)
 
 
 def _mean_rows(rows: list[Tensor]) -> list[float]:

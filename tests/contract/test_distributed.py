@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from cases import GRADIENT, LOSS, build, same, vector
+from cases import GRADIENT, LOSS, MATRIX, build, same, vector
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -33,10 +33,13 @@ SHARED = ["shared, plain", "shared, DDP", "shared, DDP, in micro-batches"]
 SHARDED = ["shared, fully_shard", "shared, fully_shard of the whole"]
 # Methods that remember nothing take one path: one goes through all forms, the others through the main ones.
 WHOLE = {"mgda", "equal"} | {row.key for row in [*GRADIENT, *LOSS] if row.state != "none"}
+OWN = [row for row in MATRIX if type(build(row)).combine is not mtl.GradientBalancer.combine]
 FORMS = {
     row.key: WRAPPED + SHARED + SHARDED if row.key in WHOLE else ["features, DDP", "shared, DDP"]
     for row in GRADIENT
+    if row not in MATRIX
 }
+FORMS |= {row.key: SHARED + SHARDED for row in MATRIX if row not in OWN}
 FORMS |= {row.key: WRAPPED if row.key in WHOLE else ["features, DDP"] for row in LOSS}
 FORMS["gradnorm"] = [*WRAPPED, "shared, DDP"]
 REFUSED = {  # a key, and what is wrong
@@ -51,6 +54,9 @@ REFUSED = {  # a key, and what is wrong
     "mgda in fully_shard, alone": "step 0: .* sharded over 3 processes, but the losses are those of 1",
     "realtime by forward": "step 0: on several processes, balancer.losses. weighs by the losses of this process",
     "equal by forward": "none",
+    **{f"{row.key} by shared": r"step 0: \w+ has a combine of its own" for row in OWN},
+    **{f"{row.key} by shared, alone": "none" for row in MATRIX},
+    **{f"{row.key} by features": r"step 0: \w+ (has a combine of its own|holds the gradients)" for row in MATRIX},
 }
 
 
@@ -175,8 +181,9 @@ def refusal(name: str, own: slice, rank: int) -> str:
         balancer = Watching()
     if "other starts" in name:
         nn.init.constant_(net.encoder[0].weight, rank)
-    if "fully_shard" in name:
-        fully_shard(net)
+    if "fully_shard" in name or "by shared" in name:
+        if "fully_shard" in name:
+            fully_shard(net)
         given["shared"] = list(net.encoder.parameters())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for step in range(2):

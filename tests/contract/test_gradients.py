@@ -2,21 +2,26 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from cases import (
+    BY_PARAMETER,
     DEGENERATE,
+    GRADIENT,
     SCALES,
     Method,
     Net,
     both_ways,
     build,
+    by_parameter_rows,
     draw,
     gradient_matrices,
     gradient_rows,
     gram_rows,
     jacobian,
+    rows,
     vector,
 )
 from hypothesis import given, settings
@@ -111,8 +116,13 @@ def test_the_encoder_gets_the_direction_and_each_head_its_own_unscaled_gradient(
     losses = net.losses()
     encoder = list(net.encoder.parameters())
     own = torch.cat([jacobian(losses[t : t + 1], list(h.parameters()))[0] for t, h in enumerate(net.heads)])
-    J = jacobian(losses, [net.z] if by == "features" else encoder)
-    d, alpha = build(row).combine(J, losses.detach())
+    inputs = [net.z] if by == "features" else encoder
+    J = jacobian(losses, inputs)
+    factors = build(row).factors(losses.detach())
+    if factors is not None:  # of each loss, in all its gradients
+        J = factors[:, None] * J
+        own = torch.cat([f * g for f, g in zip(factors, own.view(3, -1), strict=True)])
+    d, alpha = build(row).direction(SimpleNamespace(whole=True, inputs=inputs), J, losses.detach())
     if by == "features":
         pulled = torch.autograd.grad(net.z, encoder, d.view_as(net.z), retain_graph=True)
         d = torch.cat([g.flatten() for g in pulled])
@@ -129,7 +139,18 @@ def test_the_encoder_gets_the_direction_and_each_head_its_own_unscaled_gradient(
     torch.testing.assert_close(net.grads("heads"), own)
 
 
-@gradient_rows
+@by_parameter_rows
+def test_features_are_refused_where_gradients_of_two_batches_are_held_against_each_other(row: Method) -> None:
+    net, balancer = Net(), build(row)
+    losses = net.losses()
+    before = str(balancer.state_dict())
+    with pytest.raises(ValueError, match=rf"{type(balancer).__name__} holds .* Give shared=parameters"):
+        balancer.backward(losses, features=net.z)
+    assert all(p.grad is None for p in net.parameters())
+    assert str(balancer.state_dict()) == before
+
+
+@rows([row for row in GRADIENT if row not in BY_PARAMETER])
 def test_it_does_not_matter_how_losses_and_features_are_put_together(row: Method) -> None:
     ways: list[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], object]]] = [
         (lambda losses: losses, lambda z: z),
