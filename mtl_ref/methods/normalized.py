@@ -13,16 +13,18 @@ class Normalized(GradientBalancer):
     stays zero; what that means is the other method's to say.
 
     Args:
-        inner: the other method; its weights must follow from the Gram matrix, as those of all methods here do.
+        inner: the other method; its weights must follow from the Gram matrix of one batch.
 
     Raises:
-        ValueError: inner is no method of the gradients.
+        ValueError: inner is no method of the gradients, or needs more of them.
     """
 
     def __init__(self, inner: GradientBalancer) -> None:
         super().__init__()
         if not isinstance(inner, GradientBalancer):
             raise ValueError(f"inner is {inner!r}, but must be a method of the gradients, as mtl.MGDA() is.")
+        if type(inner).combine is not GradientBalancer.combine or inner.by_parameter:
+            raise ValueError(f"{type(inner).__name__} needs more of the gradients than their Gram matrix.")
         self.inner = inner
 
     def check(self, losses: Tensor) -> None:

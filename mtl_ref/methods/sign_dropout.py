@@ -15,8 +15,8 @@ from mtl_ref.balancer import MatrixBalancer
 class GradDrop(MatrixBalancer):
     """In each entry a sign is drawn, and what has the other sign is dropped: dⱼ sums the gᵢⱼ that are kept.
 
-    Plus is drawn with the probability P = ½ (1 + Σᵢ gᵢⱼ / Σᵢ abs(gᵢⱼ)), the share of what is positive. The mean of
-    d over the draws is the sum of the gradients, whatever `leak` is.
+    Plus is drawn with the probability P = ½ (1 + Σᵢ gᵢⱼ / Σᵢ abs(gᵢⱼ)), the share of what is positive. The mean
+    of d over the draws is the sum of the gradients, whatever `leak` is.
 
     The paper's form for gradients of parameters, with f(p) = p; TorchJD's is the same. The paper puts it at a
     layer of activations, whose gradients it multiplies by the activations' signs and adds up over the batch, so

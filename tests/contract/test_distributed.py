@@ -54,6 +54,8 @@ REFUSED = {  # a key, and what is wrong
     "mgda in fully_shard, alone": "step 0: .* sharded over 3 processes, but the losses are those of 1",
     "realtime by forward": "step 0: on several processes, balancer.losses. weighs by the losses of this process",
     "equal by forward": "none",
+    "modo by shared, with a second batch": "step 0: a second batch works in one process only",
+    "modo by shared, with a second batch, alone": "none",
     **{f"{row.key} by shared": r"step 0: \w+ has a combine of its own" for row in OWN},
     **{f"{row.key} by shared, alone": "none" for row in MATRIX},
     **{f"{row.key} by features": r"step 0: \w+ (has a combine of its own|holds the gradients)" for row in MATRIX},
@@ -195,6 +197,8 @@ def refusal(name: str, own: slice, rank: int) -> str:
             given["present"], losses = [1, 1, 0], losses * vector(1, 1, float("nan"))
         elif "alone" in name:
             given["group"] = "alone"
+        if "second" in name:
+            given["second"] = net(x.flip(0), y, known)[0]
         optimizer.zero_grad()
         try:
             if "by forward" in name:

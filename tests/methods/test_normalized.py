@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import SCALES, draw, vector
+from cases import SCALES, Method, build, draw, matrix_rows, vector
 
 import mtl_ref as mtl
 
@@ -36,3 +36,10 @@ def test_a_condition_of_the_inner_method_is_checked() -> None:
 def test_what_is_no_method_of_the_gradients_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a method of the gradients"):
         mtl.Normalized(mtl.EqualWeighting())
+
+
+@matrix_rows
+def test_a_method_that_needs_more_than_the_gram_matrix_is_refused(row: Method) -> None:
+    inner = build(row)
+    with pytest.raises(ValueError, match=f"{type(inner).__name__} needs more of the gradients than their Gram"):
+        mtl.Normalized(inner)
