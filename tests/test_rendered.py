@@ -361,7 +361,9 @@ def catalogue(book: Site) -> Iterator[Visit]:
     visit.page.close()
 
 
-FIRST_COLUMN = "[...document.querySelectorAll('.sortable tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].innerText)"
+FIRST_COLUMN = (
+    "[...document.querySelectorAll('.sortable tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].innerText)"
+)
 
 
 def test_a_long_table_is_filtered_by_typing(catalogue: Visit) -> None:
