@@ -6,7 +6,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,12 +122,29 @@ def is_left_out(statement: ast.stmt, in_class: bool = False) -> bool:
     return False
 
 
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], sort: bool = False) -> None:
+    """Show a table, in Markdown.
+
+    Args:
+        head: the columns' names.
+        rows: the cells of each row, as Markdown.
+        sort: whether the book lets the reader filter and sort its rows; it is for long tables.
+    """
+    lines = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+    display(Markdown(f'<div class="sortable">\n\n{lines}\n\n</div>' if sort else lines))
+
+
 def card(key: str) -> None:
     """Show what there is to know of a method before its derivation: a row of the catalogue as a card.
 
     Args:
         key: the method's key in `mtl_ref.catalogue.CONTESTANTS`.
     """
+    display(Markdown(card_of(key)))
+
+
+def card_of(key: str) -> str:
+    """The card of a method, in Markdown."""
     row = CONTESTANTS[key]
     file = next(r.key for r in ROWS if r.call.split("(")[0] == row.call.split("(")[0])
     author, address = PAPERS[row.paper] if row.paper else ("none of its own", "")
@@ -147,8 +164,8 @@ def card(key: str) -> None:
             f"`downloads/{file}.py`" if row.in_one_file else "no single file: it takes two batches",
         ),
     ]
-    table = "\n".join(f"| **{name}** | {text} |" for name, text in lines)
-    display(Markdown(f"| {row.name[0].upper()}{row.name[1:]} | |\n|---|---|\n{table}"))
+    below = "\n".join(f"| **{name}** | {text} |" for name, text in lines)
+    return f"| {row.name[0].upper()}{row.name[1:]} | |\n|---|---|\n{below}"
 
 
 def check(name: str, value: Any, expected: Any = True, tolerance: float = 0.0, *, full: Any = ...) -> None:

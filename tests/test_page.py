@@ -195,3 +195,12 @@ def test_a_card_says_what_the_catalogue_says(row, monkeypatch):
         assert address in text
         entry = re.search(rf"@\w+{{{row.paper},.*?^}}", BIBLIOGRAPHY, re.DOTALL | re.MULTILINE)
         assert re.sub(r"https://(arxiv.org/abs|doi.org)/", "", address) in entry[0]
+
+
+def test_a_table_is_markdown_and_sorts_on_request(monkeypatch):
+    shown = []
+    monkeypatch.setattr(page, "display", lambda shown_: shown.append(shown_.data))
+    page.table(["a", "b"], [["1", "2"], ["3", "4"]])
+    page.table(["a", "b"], [["1", "2"]], sort=True)
+    assert shown[0] == "| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |"
+    assert shown[1] == '<div class="sortable">\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\n</div>'

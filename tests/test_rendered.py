@@ -23,6 +23,8 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from mtl_ref.catalogue import ROWS
+
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
 BASE = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]["html_baseurl"]
@@ -350,6 +352,48 @@ def test_a_picture_has_a_caption_and_its_card_a_file(pcgrad: Visit) -> None:
     )
     assert pcgrad.js("document.querySelectorAll('figcaption').length") >= 5
     assert pcgrad.js("document.querySelector('a[download]').getAttribute('href')") == "../downloads/pcgrad.py"
+
+
+@pytest.fixture
+def catalogue(book: Site) -> Iterator[Visit]:
+    visit = book.open("notebooks/catalogue.html")
+    yield visit
+    visit.page.close()
+
+
+FIRST_COLUMN = (
+    "[...document.querySelectorAll('.sortable tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].innerText)"
+)
+
+
+def test_a_long_table_is_filtered_by_typing(catalogue: Visit) -> None:
+    names = catalogue.js(FIRST_COLUMN)
+    assert len(names) == len(ROWS)
+    catalogue.page.get_by_role("searchbox").fill("lopez RANZATO")
+    assert catalogue.js(FIRST_COLUMN) == ["DualProj"]
+    assert f"1 of {len(ROWS)}" in catalogue.page.locator(".table-filter").inner_text()
+    catalogue.page.get_by_role("searchbox").fill("")
+    assert catalogue.js(FIRST_COLUMN) == names
+
+
+def test_a_long_table_is_sorted_by_the_column_that_is_clicked(catalogue: Visit) -> None:
+    names = catalogue.js(FIRST_COLUMN)
+    chapters = "[...document.querySelectorAll('.sortable tbody tr')].map(r => Number(r.cells[7].innerText))"
+    head = catalogue.page.get_by_role("columnheader", name="chapter")
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert catalogue.js(chapters) == sorted(int(row.chapter[:2]) for row in ROWS)  # as numbers: 2 before 12
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert catalogue.js(chapters) == sorted((int(row.chapter[:2]) for row in ROWS), reverse=True)
+    assert sorted(catalogue.js(FIRST_COLUMN)) == sorted(names)
+
+
+def test_a_name_in_the_catalogue_leads_to_its_card(catalogue: Visit) -> None:
+    card = catalogue.page.locator("details:has(#card-upgrad)")
+    assert card.get_attribute("open") is None
+    catalogue.page.locator('a[href="#card-upgrad"]').click()
+    assert card.get_attribute("open") is not None
 
 
 def test_the_first_page_leads_into_the_book_and_says_what_it_is(book: Site) -> None:
