@@ -7,7 +7,8 @@ Gradient Magnitudes of Auxiliary Tasks", WWW 2022, arXiv 2203.06801, Algorithm 1
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import MatrixBalancer, Remembers
+from mtl_ref.balancer import Remembers
+from mtl_ref.beyond_gram import MatrixBalancer
 from mtl_ref.checks import check_losses, in_float64
 
 

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import TwoSamples
+from mtl_ref.beyond_gram import TwoSamples
 from mtl_ref.checks import check_losses
 from mtl_ref.solvers.simplex import project, shares
 

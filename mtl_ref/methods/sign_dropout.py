@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import MatrixBalancer
+from mtl_ref.beyond_gram import MatrixBalancer
 
 
 class GradDrop(MatrixBalancer):

@@ -6,7 +6,7 @@ Rates", ICML 2018, arXiv 1803.01498.
 
 from torch import Tensor
 
-from mtl_ref.balancer import MatrixBalancer
+from mtl_ref.beyond_gram import MatrixBalancer
 
 
 class TrimmedMean(MatrixBalancer):

@@ -60,7 +60,7 @@ def test_it_says_what_it_learns_and_what_it_remembers(row: Method) -> None:
     """The catalogue: numbers that the optimiser learns are parameters, what a method remembers is in its state."""
     balancer = build(row)
     assert bool(list(balancer.parameters())) == ("learned" in row.state) == ("balancer_lr" in row.train)
-    if row.state == "none" or row.state.startswith("random"):
+    if row.state == "none" or (row.state.startswith("random") and "," not in row.state):
         before = copy.deepcopy(balancer.state_dict())
         net = Net()
         balancer.backward(net.losses(), **net.given("shared"))
