@@ -72,16 +72,6 @@ class LossBalancer(nn.Module):
 class GradientBalancer(nn.Module):
     """A method that combines the gradients of the tasks into one direction to subtract."""
 
-    def scaled(self, losses: Tensor) -> Tensor:
-        """What is differentiated for each task, shape (T,)."""
-        return losses
-
-    def weights_of(self, J: Tensor, losses: Tensor | None) -> Tensor:
-        """The task weights α, shape (T,), from the Gram matrix M = J Jᵀ in float64."""
-        exact = J.detach().double()
-        losses = None if losses is None else losses.detach().double()
-        return self.task_weights(exact @ exact.T, losses).to(J)
-
     def factors(self, losses: Tensor) -> Tensor | float:
         """What each loss is multiplied by first, shape (T,)."""
         return 1.0
@@ -108,15 +98,14 @@ class GradientBalancer(nn.Module):
         All other parameters receive the gradients of the losses that depend on them, unscaled.
         """
         inputs = list(shared) if features is None else [features]
-        losses = self.scaled(losses)
-        losses = losses * self.factors(losses.detach())
-        J = task_gradients(losses, inputs)  # (T, P)
+        multiplied = losses * self.factors(losses.detach())
+        J = task_gradients(multiplied, inputs)  # (T, P)
         self.sizes = [x.numel() for x in inputs]
         d, alpha = self.combine(J, losses.detach().double())
         pieces = d.split([x.numel() for x in inputs])
         directions = [piece.view_as(x) for piece, x in zip(pieces, inputs, strict=True)]
         hooks = [x.register_hook(lambda _, d=d: d) for x, d in zip(inputs, directions, strict=True)]
-        losses.sum().backward()  # where a hook is, its d goes on in place of the sum of the gradients
+        multiplied.sum().backward()  # where a hook is, its d goes on in place of the sum of the gradients
         for hook in hooks:
             hook.remove()
         return alpha

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer, LossBalancer
-from mtl_ref.checks import check_losses, check_on_graph, check_vector
+from mtl_ref.checks import check_losses, check_on_graph
 from mtl_ref.distributed import Group, Parameters, Part, Present, Processes, WholeBatch, replaced
 from mtl_ref.gradients import edge_of, gram, leaves_behind, weighted_sum
 
@@ -61,7 +61,8 @@ class Accumulation:
         """Measure a micro-batch; arguments and errors as in `backward` of the method."""
         if self.weights is not None:
             self.start()
-        batch = WholeBatch(self.scaled(losses), present, self.group)
+        batch = WholeBatch(losses, present, self.group)
+        self.check_number(losses)
         if batch.tasks:
             check_losses(batch.losses)
         if isinstance(self.balancer, GradientBalancer) or self.balancer.sees_norms:
@@ -70,12 +71,6 @@ class Accumulation:
         total = batch.spread(batch.losses)
         self.there = there if self.there is None else self.there | there
         self.losses = total.clone() if self.losses is None else self.losses + total
-
-    def scaled(self, losses: Tensor) -> Tensor:
-        """The losses as the method differentiates them, as many as in all micro-batches."""
-        check_vector(losses)
-        self.check_number(losses)
-        return self.balancer.scaled(losses) if isinstance(self.balancer, GradientBalancer) else losses
 
     def check_number(self, losses: Tensor) -> None:
         """Raise a ValueError unless all micro-batches have equally many losses."""
@@ -94,7 +89,7 @@ class Accumulation:
         part, before = batch.part(shared, features, real=combines), self.part
         part.whole = part.whole and shared is not None
         if isinstance(self.balancer, GradientBalancer):
-            if type(self.balancer).factors is not GradientBalancer.factors:
+            if self.balancer.factors_by_losses:
                 raise ValueError(
                     f"{type(self.balancer).__name__} multiplies each loss by a number that depends on the loss of "
                     "the whole batch, which is not known before all micro-batches are. Use one batch."
@@ -102,6 +97,7 @@ class Accumulation:
             self.balancer.check_part(part)
             with self.balancer.only(batch.there):
                 self.balancer.check(torch.ones_like(batch.losses))  # their number; what they are, in finish
+                batch.multiply(self.balancer.factors(batch.losses))
         if before is None:
             self.balancer.compare_replicas(batch, part.leaves)
         elif type(part) is not type(before) or (shared is not None and set(part.inputs) != set(before.inputs)):
@@ -172,7 +168,8 @@ class Accumulation:
         if self.weights is None or (combines and self.J is not None):
             raise ValueError("call finish first." if self.weights is None else "with shared, finish was the step.")
         check_on_graph(losses)
-        batch = WholeBatch(self.scaled(losses), present, self.group)
+        batch = WholeBatch(losses, present, self.group)
+        self.check_number(losses)
         if self.part is None and not self.compared:  # the gradients were not looked at before
             self.compared = True
             self.balancer.compare_replicas(batch, lambda: leaves_behind([edge_of(losses)]))
@@ -180,6 +177,9 @@ class Accumulation:
         if not combines:
             batch.differentiate(weights, retain_graph)
             return
+        if isinstance(self.balancer, GradientBalancer):
+            with self.balancer.only(batch.there):
+                batch.multiply(self.balancer.factors(batch.losses))
         part = batch.part(None, features)
         d = weighted_sum(weights, part.gradients(True, own=False))
         with replaced(part.inputs, part.pieces(d)):

@@ -325,17 +325,15 @@ class GradientBalancer(Balancer):
     """A method that combines the gradients of the tasks into one direction to subtract.
 
     Attributes:
+        factors_by_losses: whether its `factors` depend on the losses.
         by_parameter: whether it holds gradients of one batch against those of another, so that it cannot work on
             features.
         takes_second: whether `backward` takes the losses of a second batch.
     """
 
+    factors_by_losses = False
     by_parameter = False
     takes_second = False
-
-    def scaled(self, losses: Tensor) -> Tensor:
-        """What is differentiated for each task, shape (T,): its loss, which a method may multiply by a number."""
-        return losses
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         """The weights α of the direction d = Jᵀ α.
@@ -454,7 +452,7 @@ class GradientBalancer(Balancer):
                 processes. Nothing has been changed by then.
         """
         check_on_graph(losses)
-        batch = WholeBatch(self.scaled(losses), present, group)
+        batch = WholeBatch(losses, present, group)
         part = batch.part(shared, features)
         self.compare_replicas(batch, part.leaves)
         if not batch.tasks:

@@ -37,6 +37,7 @@ class DBMTL(RemembersGradients):
 
     steps: Tensor
     exact = ("steps",)
+    factors_by_losses = True
 
     def __init__(self, beta: float = 0.9) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from mtl_ref.checks import as_memory, as_vector, check_losses, check_num_tasks, 
 class FAMO(LooksAfter, LossBalancer):
     """c Σ zᵢ log(Lᵢ − bᵢ), z = softmax(ξ): a common share of every loss, at the cost of one more forward pass.
 
-    After each `optimizer.step()` call `update(losses)` with the losses of the same batch, so that ξ learns:
+    After each `optimizer.step()` call `update(losses)` with the losses of the same batch, so that ξ learns::
 
         balancer.backward(losses)
         optimizer.step()

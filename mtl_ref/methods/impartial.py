@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ref.balancer import GradientBalancer, LossBalancer, TakesPriorities
-from mtl_ref.checks import check_losses, check_num_tasks, check_vector
+from mtl_ref.checks import check_losses, check_num_tasks
 from mtl_ref.solvers.unit import RANK, per_length, unit_gram
 
 
@@ -84,7 +84,7 @@ class IMTL(GradientBalancer):
     """IMTL-L and IMTL-G together: IMTL-G's direction for the gradients of the scaled losses e^{sᵢ} Lᵢ.
 
     The heads receive e^{sᵢ} ∇Lᵢ, and sᵢ its own gradient e^{sᵢ} Lᵢ − 1 once a step, from the losses of the whole
-    batch. The weights are those of the scaled gradients; `forward` and `task_weights` take what is scaled already.
+    batch. The weights are those of the scaled gradients; `forward` takes gradients that are scaled already.
     As IMTL-G, it may raise every loss, and as IMTL-L it needs `parameters()` in the optimiser.
 
     Args:
@@ -100,15 +100,16 @@ class IMTL(GradientBalancer):
         super().__init__()
         self.s = starts_at_zero(num_tasks)
 
-    def scaled(self, losses: Tensor) -> Tensor:
-        check_vector(losses)
-        if len(losses) != len(self.s):
-            check_losses(losses.detach().nan_to_num(), num_tasks=len(self.s))
-        return losses * torch.exp(self.s).detach().to(losses)  # (IT.1)
+    def check(self, losses: Tensor) -> None:
+        check_losses(losses, num_tasks=len(self.s))
+
+    def factors(self, losses: Tensor) -> Tensor:
+        return torch.exp(self.s).detach().to(losses)  # (IT.1)
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         if losses is not None:
-            torch.autograd.backward(self.s, (losses - 1).to(self.s))  # (IT.2)
+            scaled = torch.exp(self.s.detach()) * losses.to(self.s)
+            torch.autograd.backward(self.s, scaled - 1)  # (IT.2)
         return impartial(M)  # (IT.3)
 
 

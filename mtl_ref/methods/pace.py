@@ -71,7 +71,7 @@ class DWA(LossBalancer):
 class SoftAdapt(LossBalancer):
     """Σ wᵢ Lᵢ with w = softmax(β s), where sᵢ = Lᵢ − Lᵢ(one step before); they sum to 1.
 
-    The paper's first form, with the simplest difference; it also has forms that divide s by Σ |sᵢ| and that
+    The paper's first form, with the simplest difference; it also has forms that divide s by Σ abs(sᵢ) and that
     multiply by the losses, and differences over several steps. PhysicsNeMo divides by the last loss instead.
 
     Args:

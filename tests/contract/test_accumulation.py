@@ -9,7 +9,7 @@ import mtl_ref as mtl
 from mtl_ref.catalogue import ROWS
 
 # those of the loss of the whole batch cannot be multiplied by it before it is known
-ADDING = [row for row in ROWS if row in LOSS or type(build(row)).factors is mtl.GradientBalancer.factors]
+ADDING = [row for row in ROWS if row in LOSS or not build(row).factors_by_losses]
 adding_rows, adding_gradient_rows = rows(ADDING), rows([row for row in GRADIENT if row in ADDING])
 
 PARTS = [slice(0, 1), slice(1, 4), slice(4, 6)]  # of the six examples
