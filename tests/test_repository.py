@@ -119,7 +119,7 @@ def test_every_public_name_is_on_the_api_page() -> None:
 # From top to bottom: a file imports what stands below it, or in its own folder.
 LEVELS = [
     *("page", "plotting", "benchmark", "results", "catalogue", "training", "metrics", "problems", "methods"),
-    *("accumulation", "solvers", "beyond_gram", "balancer", "distributed", "gradients", "checks", "files"),
+    *("accumulation", "solvers", "rate", "beyond_gram", "balancer", "distributed", "gradients", "checks", "files"),
 ]
 
 

@@ -6,36 +6,30 @@ from mtl_ref.methods.cagrad import CAGrad
 from mtl_ref.methods.conflict_free import ConFIG
 from mtl_ref.methods.dual_balancing import DBMTL
 from mtl_ref.methods.dual_cone import DualProj, UPGrad
+from mtl_ref.methods.dwa import DWA
 from mtl_ref.methods.excess import ExcessMTL
 from mtl_ref.methods.famo import FAMO
-from mtl_ref.methods.gradnorm import GradientNormalization, GradNorm
+from mtl_ref.methods.gradnorm import GradNorm
 from mtl_ref.methods.gradvac import GradVac
 from mtl_ref.methods.hedge import GO4Align, GroupDRO
 from mtl_ref.methods.impartial import IMTL, IMTLG, IMTLL
 from mtl_ref.methods.kernel import NTKMTL
 from mtl_ref.methods.krum import Krum
+from mtl_ref.methods.means import GeometricMean, PowerMean
 from mtl_ref.methods.metabalance import MetaBalance
 from mtl_ref.methods.mgda import MGDA
 from mtl_ref.methods.moco import MoCo
 from mtl_ref.methods.modo import MoDo
+from mtl_ref.methods.normalization import GradientNormalization
 from mtl_ref.methods.normalized import Normalized
-from mtl_ref.methods.pace import DWA, ReLoBRaLo, SoftAdapt
+from mtl_ref.methods.pace import ReLoBRaLo, SoftAdapt
 from mtl_ref.methods.pcgrad import PCGrad
 from mtl_ref.methods.primary import PCD, PrimaryTask
 from mtl_ref.methods.random_weights import RLW
+from mtl_ref.methods.reference_losses import prior_cross_entropy, prior_mse, uniform_cross_entropy, zero_mse
 from mtl_ref.methods.rewards import gdpo
 from mtl_ref.methods.scalarization import COSMOS, PBI, STCH, Chebyshev
-from mtl_ref.methods.scaling import (
-    GeometricMean,
-    InitialLossScaling,
-    PowerMean,
-    PriorLossScaling,
-    RealTimeLossScaling,
-    prior_cross_entropy,
-    prior_mse,
-    uniform_cross_entropy,
-    zero_mse,
-)
+from mtl_ref.methods.scaling import InitialLossScaling, PriorLossScaling, RealTimeLossScaling
 from mtl_ref.methods.sdmgrad import SDMGrad
 from mtl_ref.methods.sign_dropout import GradDrop
 from mtl_ref.methods.smoothed import CRMOGM

@@ -1,4 +1,4 @@
-"""Weighing tasks by the lengths of their gradients: plain normalisation, and GradNorm (chapter 4).
+"""GradNorm: weights that are learned until the gradients have the lengths that they should (chapter 4).
 
 Source: Chen, Badrinarayanan, Lee and Rabinovich, "GradNorm", ICML 2018, arXiv 1711.02257.
 """
@@ -10,99 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import GradientBalancer, KeepsInitial, LossBalancer, TakesPriorities
+from mtl_ref.balancer import LossBalancer, TakesPriorities
 from mtl_ref.checks import check_losses, in_float64
+from mtl_ref.rate import RateTerm
 
 UPDATES = ("adam", "sgd", "relative")
 FLOOR = 1e-6  # the least weight that a step of Adam or of plain descent leaves
-
-
-class RateTerm(KeepsInitial):
-    """rᵢ^α: above 1 for a task that learns more slowly than the others, below 1 for one that is ahead.
-
-    The initial losses Lᵢ(0) are those of the first call. They are part of `state_dict`, so that a resumed run
-    keeps them. With α = 0 nothing is measured and every task has 1.
-
-    Args:
-        alpha: the exponent α ≥ 0.
-    """
-
-    def __init__(self, alpha: float) -> None:
-        super().__init__()
-        if not (math.isfinite(alpha) and alpha >= 0):
-            raise ValueError(f"alpha is {alpha}, but must be a finite number that is not negative.")
-        self.alpha = alpha
-        self.initial = torch.empty(0, dtype=torch.float64)
-
-    def check(self, losses: Tensor) -> None:
-        """Raise a ValueError for losses without a rate: L(0) ≤ 0, L < 0, or another number of tasks."""
-        if self.alpha == 0:
-            return
-        self.check_initial(losses)
-        if (losses < 0).any():
-            task = int((losses < 0).nonzero()[0])
-            raise ValueError(
-                f"the loss of task {task} (counting from 0) is {losses[task].item()}, but must not be negative: "
-                "its rate of training is L / L(0). Use alpha=0 for losses that can be negative."
-            )
-
-    def forward(self, losses: Tensor) -> Tensor:
-        """The T factors rᵢ^α, shape (T,), from the losses, shape (T,)."""
-        self.check(losses)
-        if self.alpha == 0:
-            return torch.ones_like(losses)
-        initial = self.at_first(in_float64(losses)).to(losses.device)
-        ratio = losses / initial  # (GN.2)  (T,)
-        tiny = torch.finfo(ratio.dtype).tiny
-        r = ratio / ratio.mean().clamp(min=tiny)  # (GN.3)  (T,)
-        return r**self.alpha
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}"
-
-
-class GradientNormalization(TakesPriorities, GradientBalancer):
-    """Σ vᵢ rᵢ^α gᵢ / ‖gᵢ‖: every gradient has length one, or rᵢ^α if the rates of training are to count.
-
-    Plain normalisation, α = 0, is often credited to GradNorm, which learns weights instead. With α > 0 the
-    weights are those that the blog behind this book proposes and had not tried.
-
-    A task whose gradient is zero has no direction to normalise: its weight is 0. The length of the direction
-    does not fall near a minimum, so with plain gradient descent the learning rate must.
-
-    Args:
-        alpha: the exponent α ≥ 0 of the rate term. With α > 0 all losses must start positive and stay ≥ 0.
-        priorities: your own weights v of the tasks, shape (T,), all > 0; used as they are. Where None, all are 1.
-
-    Raises:
-        ValueError: alpha is negative or not finite, or a priority is not positive and finite.
-    """
-
-    def __init__(
-        self,
-        alpha: float = 0.0,
-        *,
-        priorities: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__()
-        self.rate = RateTerm(alpha)
-        self.set_priorities(priorities)
-
-    def check(self, losses: Tensor) -> None:
-        check_losses(losses, self.tasks_with_priority)
-        self.rate.check(losses)
-
-    def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
-        norms = M.diagonal().sqrt()  # (GN.1)  (T,)
-        if losses is None:
-            if self.rate.alpha != 0:
-                raise ValueError(f"alpha is {self.rate.alpha}, so the rates of training count: give the losses.")
-            losses = torch.ones_like(norms)
-        check_losses(losses, num_tasks=len(M))
-        check_losses(losses, self.tasks_with_priority)
-        v = self.priorities.to(norms)
-        w = v * self.rate(losses) / norms  # (GN.4)  (T,)
-        return torch.where(norms > 0, w, 0.0)
 
 
 class GradNorm(TakesPriorities, LossBalancer):
@@ -195,11 +108,7 @@ class GradNorm(TakesPriorities, LossBalancer):
                 stacklevel=2,
             )
 
-    def weights_at(
-        self,
-        losses: Tensor,
-        norms: Tensor | None = None,
-    ) -> Tensor:
+    def weights_at(self, losses: Tensor, norms: Tensor | None = None) -> Tensor:
         """The present w, (T,); then w learns, if norms and losses are finite."""
         check_losses(losses, num_tasks=len(self.weights))
         self.rate.check(losses)

@@ -14,22 +14,17 @@ from torch import Tensor
 from mtl_ref.balancer import LossBalancer
 from mtl_ref.checks import as_vector, check_losses, check_positive, in_float64
 
+Numbers = Tensor | Sequence[float] | None
+
 
 class Scalarization(LossBalancer):
-    """Part of a method with weights λ, shape (T,), all > 0, and an ideal point z*, shape (T,).
-
-    Where λ is None, every weight is 1/T; where z* is None, it is zero.
-    """
+    """Part of a method with weights λ > 0, 1/T where None, and an ideal point z*, 0 where None, shape (T,) each."""
 
     per_task: tuple[str, ...] = ("weights", "ideal")
     weights: Tensor
     ideal: Tensor
 
-    def __init__(
-        self,
-        weights: Tensor | Sequence[float] | None = None,
-        ideal: Tensor | Sequence[float] | None = None,
-    ) -> None:
+    def __init__(self, weights: Numbers = None, ideal: Numbers = None) -> None:
         super().__init__()
         w = torch.ones(()) if weights is None else as_vector(weights, "the weight", positive=True)
         z = torch.zeros(()) if ideal is None else as_vector(ideal, "the ideal loss")
@@ -55,8 +50,7 @@ class Chebyshev(Scalarization):
         ideal: z*, shape (T,), all ≥ 0. Where None, zero.
 
     Raises:
-        ValueError: a weight is not positive and finite, an ideal loss is negative or not finite, or there are not
-            as many.
+        ValueError: a number is not finite or negative, a weight is zero, or there are not as many of both.
     """
 
     def forward(self, losses: Tensor) -> Tensor:
@@ -80,8 +74,8 @@ class STCH(Scalarization):
     def __init__(
         self,
         mu: float,
-        weights: Tensor | Sequence[float] | None = None,
-        ideal: Tensor | Sequence[float] | None = None,
+        weights: Numbers = None,
+        ideal: Numbers = None,
     ) -> None:
         super().__init__(weights, ideal)
         self.mu = check_positive(mu, "mu")
@@ -110,8 +104,8 @@ class PBI(Scalarization):
     def __init__(
         self,
         theta: float = 5.0,
-        weights: Tensor | Sequence[float] | None = None,
-        ideal: Tensor | Sequence[float] | None = None,
+        weights: Numbers = None,
+        ideal: Numbers = None,
     ) -> None:
         super().__init__(weights, ideal)
         self.theta = check_positive(theta, "theta", zero=True)
@@ -141,11 +135,7 @@ class COSMOS(Scalarization):
         ValueError: penalty is negative or not finite, or a weight is not positive and finite.
     """
 
-    def __init__(
-        self,
-        penalty: float = 1.0,
-        weights: Tensor | Sequence[float] | None = None,
-    ) -> None:
+    def __init__(self, penalty: float = 1.0, weights: Numbers = None) -> None:
         super().__init__(weights)
         self.penalty = check_positive(penalty, "penalty", zero=True)
 
