@@ -173,7 +173,7 @@ def test_every_tag_links_to_its_equation_and_can_be_linked_to_once(monkeypatch):
     for tag, times in (("GM.1", 2), ("PM.1", 1)):
         assert pages[0].data.count(f'href="#mjx-eqn:{tag}">({tag})</a>') == times
         assert pages[0].data.count(f'id="code:{tag}"') == 1
-    assert f"{page.REPOSITORY}/blob/main/mtl_ref/methods/scaling.py" in pages[0].data
+    assert f"{page.REPOSITORY}/blob/main/mtl_ref/methods/means.py" in pages[0].data
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)

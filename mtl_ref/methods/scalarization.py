@@ -18,7 +18,7 @@ Numbers = Tensor | Sequence[float] | None
 
 
 class Scalarization(LossBalancer):
-    """Part of a method with weights λ > 0, 1/T where None, and an ideal point z*, 0 where None, shape (T,) each."""
+    """Part of a method: weights λ > 0, 1/T where None and an ideal point z*, 0 where None, shape (T,) each."""
 
     per_task: tuple[str, ...] = ("weights", "ideal")
     weights: Tensor
