@@ -432,7 +432,7 @@ ROWS = (
         call="mtl.ReLoBRaLo(2)",
     ),
     Method(
-        "groupdro", "GroupDRO", "pace of the losses", "sagawa2020", "GD.1",
+        "groupdro", "GroupDRO", "pace of the losses", "sagawa2020", "DR.1",
         sees="the losses, added up", decides="more weight for the largest loss", passes="1",
         state="T logarithms", gram=False, priorities="", chapter="13_weights_from_losses",
         make=lambda p, **k: methods.GroupDRO(len(p.tasks), **k),

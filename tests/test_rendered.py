@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -226,10 +225,15 @@ def long_stretches(visit: Visit) -> list[str]:
         f"""() => {{ {SEEN}
           const box = e => e.getBoundingClientRect();
           const rests = [...article.querySelectorAll('img, table')].filter(seen).filter(e => box(e).height > 60);
-          const ends = [0, ...rests.flatMap(e => [box(e).top - top, box(e).bottom - top]), box(article).height];
-          return ends.map(end => end / screen).sort((a, b) => a - b); }}"""
+          const ends = rests.map(e => [box(e).top - top, box(e).bottom - top]);
+          const height = box(article).height;
+          return [[0, 0], ...ends, [height, height]].map(([a, b]) => [a / screen, b / screen]); }}"""
     )
-    gaps = [(a, b) for a, b in pairwise(ends) if b - a > 4]
+    gaps, covered = [], 0.0
+    for start, end in sorted(ends):
+        if start - covered > 4:
+            gaps.append((covered, start))
+        covered = max(covered, end)
     return [f"neither picture nor table from screen {a:.1f} to {b:.1f}" for a, b in gaps if is_chapter(visit)]
 
 

@@ -57,8 +57,8 @@ class GroupDRO(Hedge):
     def forward(self, losses: Tensor) -> Tensor:
         check_losses(losses, len(self.log_q))
         now = as_memory(losses, self.log_q)
-        q = self.multiply(self.lr * now)  # (GD.1)
-        return (q.to(losses) * losses).sum()  # (GD.2)
+        q = self.multiply(self.lr * now)  # (DR.1)
+        return (q.to(losses) * losses).sum()  # (DR.2)
 
 
 class GO4Align(Hedge):
