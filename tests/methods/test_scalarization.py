@@ -59,7 +59,7 @@ def test_stch_lies_between_the_maximum_and_mu_log_T_above(T: int) -> None:
 def descend(balancer: LossBalancer, start: float = 0.1) -> float:
     """Where plain steps end on the front L₁ = x, L₂ = √(1 − x²), which bulges away from the origin."""
     x = torch.tensor(start, dtype=torch.float64, requires_grad=True)
-    for _ in range(1500):
+    for _ in range(2500):
         x.grad = None
         balancer.backward(torch.stack([x, (1 - x * x).clamp(min=1e-12).sqrt()]))
         with torch.no_grad():
