@@ -62,10 +62,27 @@ REFUSED = {  # a key, and what is wrong
 }
 
 
+# one of each kind: with and without state, learned, drawn, from norms, from the losses after a step
+OF_EACH_KIND = {
+    "equal",
+    "mgda",
+    "pcgrad",
+    "uncertainty",
+    "normalized-rate",
+    "gradnorm",
+    "gradvac",
+    "relobralo",
+    "famo",
+}
+
+
 def cases(size: int) -> list[tuple[str, str, bool]]:
-    """A key, a form, and whether the numbers of labels differ: three processes are tried with that alone."""
-    counts = (False, True) if size == 2 else (True,)
-    return [(key, form, counted) for key, forms in FORMS.items() for form in forms for counted in counts]
+    """A key, a form, and whether the numbers of labels differ.
+
+    Three processes are tried with numbers that differ, and one method of each kind.
+    """
+    keys, counts = (FORMS, (False, True)) if size == 2 else (FORMS.keys() & OF_EACH_KIND, (True,))
+    return [(key, form, counted) for key in sorted(keys) for form in FORMS[key] for counted in counts]
 
 
 class Net(nn.Module):
