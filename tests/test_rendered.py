@@ -210,7 +210,8 @@ def stops_at_formulas(visit: Visit) -> list[str]:
 
 
 def is_chapter(visit: Visit) -> bool:
-    return not re.match(r"book/|notebooks/errata", visit.name)
+    """Whether it is to be read from top to bottom: the errata and the catalogue, whose cards are folded, are not."""
+    return not re.match(r"book/|notebooks/(errata|catalogue)", visit.name)
 
 
 def long_page(visit: Visit) -> list[str]:
