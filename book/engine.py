@@ -72,6 +72,8 @@ class LossBalancer(nn.Module):
 class GradientBalancer(nn.Module):
     """A method that combines the gradients of the tasks into one direction to subtract."""
 
+    there = None
+
     def factors(self, losses: Tensor) -> Tensor | float:
         """What each loss is multiplied by first, shape (T,)."""
         return 1.0
@@ -109,6 +111,14 @@ class GradientBalancer(nn.Module):
         for hook in hooks:
             hook.remove()
         return alpha
+
+
+class Wraps(GradientBalancer):
+    """A method around another."""
+
+    def __init__(self, inner: GradientBalancer) -> None:
+        super().__init__()
+        self.inner = inner
 
 
 class MatrixBalancer(GradientBalancer):

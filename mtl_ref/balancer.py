@@ -30,17 +30,21 @@ class Balancer(nn.Module):
             base classes count too.
         per_pair: names of tensors, shape (T, T), that hold a number for each pair of tasks.
         random: whether it draws numbers. On several processes those of the first one count.
+        takes_second: whether `backward` takes the losses of a second batch.
+        there: within `only`, which tasks are there, shape (T,); else None, for all.
     """
 
     exact: tuple[str, ...] = ()
     per_task: tuple[str, ...] = ()
     per_pair: tuple[str, ...] = ()
     random = False
+    takes_second = False
+    there: Tensor | None = None
     steps_taken = 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        kept = {name: self._buffers[name] for name in self.exact}
-        self._buffers.update(dict.fromkeys(self.exact))  # passed over
+        kept = {name: self._buffers[name] for name in self.named("exact")}
+        self._buffers.update(dict.fromkeys(kept))  # passed over
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in kept.items():
             if buffer is not None:
@@ -54,7 +58,8 @@ class Balancer(nn.Module):
 
         What it learns of them is kept, and what it holds of the others stays as it is.
         """
-        held = [] if there is None else [x for m in self.modules() if isinstance(m, Balancer) for x in m.numbers()]
+        methods = [module for module in self.modules() if isinstance(module, Balancer)]  # and those within it
+        held = [] if there is None else [x for method in methods for x in method.numbers()]
         for _, place, name in held:
             if len(place[name]) not in (0, len(there)):  # type: ignore[arg-type]
                 raise ValueError(
@@ -64,12 +69,16 @@ class Balancer(nn.Module):
         parts = [module.of_tasks(name, place[name], there) for module, place, name in held]  # type: ignore[arg-type]
         for (_, place, name), part in zip(held, parts, strict=True):
             place[name] = part
+        for method in methods:
+            method.there = there
         try:
             yield
-            for i, (_, place, name) in enumerate(held):
+            for i, (module, place, name) in enumerate(held):
                 if place[name] is not parts[i]:  # it has moved
-                    whole[i] = with_part(whole[i], place[name], there, name in self.pairs())  # type: ignore[arg-type]
+                    whole[i] = with_part(whole[i], place[name], there, name in module.pairs())  # type: ignore[arg-type]
         finally:
+            for method in methods:
+                method.there = None
             for (_, place, name), value in zip(held, whole, strict=True):
                 place[name] = value
 
@@ -328,12 +337,10 @@ class GradientBalancer(Balancer):
         factors_by_losses: whether its `factors` depend on the losses.
         by_parameter: whether it holds gradients of one batch against those of another, so that it cannot work on
             features.
-        takes_second: whether `backward` takes the losses of a second batch.
     """
 
     factors_by_losses = False
     by_parameter = False
-    takes_second = False
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         """The weights α of the direction d = Jᵀ α.
@@ -466,3 +473,29 @@ class GradientBalancer(Balancer):
             del J  # before d is handed out
         part.apply(d, retain_graph)
         return None if weights is None else batch.spread(weights)
+
+
+class Wraps(GradientBalancer):
+    """A method around another, which is asked as it would be asked by itself.
+
+    Args:
+        inner: the other method; its weights must follow from the Gram matrix of one batch.
+
+    Raises:
+        ValueError: inner is no method of the gradients, or needs more of them.
+    """
+
+    def __init__(self, inner: GradientBalancer) -> None:
+        super().__init__()
+        if not isinstance(inner, GradientBalancer):
+            raise ValueError(f"inner is {inner!r}, but must be a method of the gradients, as mtl.MGDA() is.")
+        if type(inner).combine is not GradientBalancer.combine or inner.by_parameter:
+            raise ValueError(f"{type(inner).__name__} needs more of the gradients than their Gram matrix.")
+        self.inner = inner
+        self.random, self.factors_by_losses = inner.random, inner.factors_by_losses
+
+    def check(self, losses: Tensor) -> None:
+        self.inner.check(losses)
+
+    def factors(self, losses: Tensor) -> Tensor | None:
+        return self.inner.factors(losses)

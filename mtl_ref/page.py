@@ -25,7 +25,7 @@ T = TypeVar("T")
 REPOSITORY = "https://github.com/mtl-ref/mtl-ref"
 TAG = re.compile(r"\(([A-Z]{2}\.\d+)\)")
 FALLBACK = {".c1": "#6a737d", ".k": "#cf222e", ".s2": "#0a7d55", ".mf": "#8250df", ".mi": "#8250df"}
-NOT_SHOWN = {"check", "check_primary", "extra_repr", "only"}  # what says what is wrong, prints, or is the engine's
+NOT_SHOWN = {"check", "check_primary", "extra_repr"}  # what says what is wrong, or prints
 FOR_THE_ENGINE = {"by_parameter", "exact", "factors_by_losses", "memory", "per_task", "per_pair", "random"} | {
     "sees_losses"
 }

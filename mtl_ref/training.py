@@ -126,7 +126,7 @@ def train(
         saved.load(device)
         for _ in tqdm(range(len(history.losses), epochs), desc="training", unit="epoch", leave=False):
             started = time.perf_counter()
-            epoch = train_epoch_in_halves if getattr(balancer, "takes_second", False) else train_epoch
+            epoch = train_epoch_in_halves if balancer.takes_second else train_epoch
             losses, weights = epoch(problem, model, balancer, update, order, inspected)
             history.losses.append(losses)
             history.weights.append(weights)

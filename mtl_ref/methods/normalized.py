@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from mtl_ref.balancer import GradientBalancer
+from mtl_ref.balancer import Wraps
 from mtl_ref.solvers.unit import per_length, unit_gram
 
 
-class Normalized(GradientBalancer):
+class Normalized(Wraps):
     """The direction that another method takes when every gradient is first divided by its length.
 
     The direction no longer depends on the units of the losses, and neither does its length. A gradient of zero
@@ -18,17 +18,6 @@ class Normalized(GradientBalancer):
     Raises:
         ValueError: inner is no method of the gradients, or needs more of them.
     """
-
-    def __init__(self, inner: GradientBalancer) -> None:
-        super().__init__()
-        if not isinstance(inner, GradientBalancer):
-            raise ValueError(f"inner is {inner!r}, but must be a method of the gradients, as mtl.MGDA() is.")
-        if type(inner).combine is not GradientBalancer.combine or inner.by_parameter:
-            raise ValueError(f"{type(inner).__name__} needs more of the gradients than their Gram matrix.")
-        self.inner = inner
-
-    def check(self, losses: Tensor) -> None:
-        self.inner.check(losses)
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         norms, C = unit_gram(M)

@@ -5,9 +5,6 @@ Lopez-Paz and Ranzato, NeurIPS 2017); Varam and AlHajri, "Not All Objectives Are
 Descent for Hierarchical Multi-Objective Optimization", TMLR 2026, arXiv 2606.29521, Algorithm 1.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -21,10 +18,8 @@ class HasPrimary(GradientBalancer):
     """Part of a method in which one task comes first.
 
     Attributes:
-        primary: its index; None in a batch without a label of it. Then the shared parameters stay.
+        primary: its index.
     """
-
-    primary: int | None
 
     def __init__(self, primary: int = 0) -> None:
         super().__init__()
@@ -32,24 +27,21 @@ class HasPrimary(GradientBalancer):
             raise ValueError(f"primary is {primary}, but must be the index of a task, counting from 0.")
         self.primary = primary
 
-    @contextmanager
-    def only(self, there: Tensor | None) -> Iterator[None]:
-        kept = self.primary
-        if there is not None and kept is not None and kept < len(there):
-            self.primary = int(there[:kept].sum()) if there[kept] else None
-        try:
-            with super().only(there):
-                yield
-        finally:
-            self.primary = kept
+    @property
+    def place(self) -> int | None:
+        """Its row of M; None in a batch without a label of it. Then the shared parameters stay."""
+        if self.there is None:
+            return self.primary
+        return int(self.there[: self.primary].sum()) if self.there[self.primary] else None
 
     def check(self, losses: Tensor) -> None:
         check_losses(losses)
         self.check_primary(len(losses))
 
     def check_primary(self, tasks: int) -> None:
-        """Raise a ValueError where there is no such task."""
-        if self.primary is not None and self.primary >= tasks:
+        """Raise a ValueError where there is no such task, among those that are there and those that are not."""
+        tasks = tasks if self.there is None else len(self.there)
+        if self.primary >= tasks:
             raise ValueError(f"primary is {self.primary}, counting from 0, but there are {tasks} tasks.")
 
     def extra_repr(self) -> str:
@@ -72,10 +64,11 @@ class PrimaryTask(HasPrimary):
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:
         self.check_primary(len(M))
         norms, C = unit_gram(M)
-        if self.primary is None:
+        first = self.place
+        if first is None:
             return torch.zeros_like(norms)
-        e = above_margins(C, self.primary, torch.zeros_like(norms))  # (PR.1)
-        return per_length(norms[self.primary] * e, norms)  # (PR.2)
+        e = above_margins(C, first, torch.zeros_like(norms))  # (PR.1)
+        return per_length(norms[first] * e, norms)  # (PR.2)
 
 
 class PCD(Remembers, HasPrimary):
@@ -129,14 +122,15 @@ class PCD(Remembers, HasPrimary):
         self.average = self.beta * old + (1 - self.beta) * now  # (PD.1)
         usual = (self.average[:, 0] / self.average[:, 1]).sqrt()  # (PD.2)
         size = per_length(norms, usual)  # ‖g̃ᵢ‖
-        if self.primary is None or norms[self.primary] == 0:
+        first = self.place
+        if first is None or norms[first] == 0:
             return torch.zeros_like(norms)
-        margins = self.tau * size / size[self.primary]  # (PD.3)
-        e = above_margins(C, self.primary, margins)  # (PD.4)
+        margins = self.tau * size / size[first]  # (PD.3)
+        e = above_margins(C, first, margins)  # (PD.4)
         square = e @ C @ e
         if square <= RANK * e.abs().sum() ** 2:
             return torch.zeros_like(norms)
-        e = norms[self.primary] * e / square.sqrt()  # (PD.5)
+        e = norms[first] * e / square.sqrt()  # (PD.5)
         return per_length(e, norms)
 
     def extra_repr(self) -> str:

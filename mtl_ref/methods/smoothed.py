@@ -7,11 +7,11 @@ Manipulation and Beyond", NeurIPS 2022.
 import torch
 from torch import Tensor
 
-from mtl_ref.balancer import GradientBalancer, Remembers
+from mtl_ref.balancer import GradientBalancer, Remembers, Wraps
 from mtl_ref.checks import check_losses
 
 
-class CRMOGM(Remembers, GradientBalancer):
+class CRMOGM(Remembers, Wraps):
     """d = Σ λᵢ gᵢ with λ ← a λ + (1 − a) λ̂, where λ̂ are the weights that another method finds in this step.
 
     λ starts at the first λ̂, so the first step is the other method's. Its promise is no longer kept in each step:
@@ -19,14 +19,14 @@ class CRMOGM(Remembers, GradientBalancer):
     `decay` between steps. TorchJD has 0.9 too.
 
     Args:
-        inner: the other method.
+        inner: the other method; its weights must follow from the Gram matrix of one batch.
         decay: a, at least 0 and less than 1.
 
     Attributes:
         average: λ, shape (T,), float64; empty before the first step.
 
     Raises:
-        ValueError: inner is no method of the gradients, or decay is not in the range.
+        ValueError: inner is no method of the gradients, or needs more of them, or decay is not in the range.
     """
 
     average: Tensor
@@ -34,16 +34,14 @@ class CRMOGM(Remembers, GradientBalancer):
     per_task = ("average",)
 
     def __init__(self, inner: GradientBalancer, decay: float = 0.9) -> None:
-        super().__init__()
-        if not isinstance(inner, GradientBalancer):
-            raise ValueError(f"inner is {inner!r}, but must be a method of the gradients, as mtl.MGDA() is.")
+        super().__init__(inner)
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}, but must be at least 0 and less than 1.")
-        self.inner, self.decay = inner, decay
+        self.decay = decay
         self.average = torch.empty(0, dtype=torch.float64)
 
     def check(self, losses: Tensor) -> None:
-        self.inner.check(losses)
+        super().check(losses)
         check_losses(losses, len(self.average) or None)
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:

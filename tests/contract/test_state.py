@@ -73,7 +73,7 @@ def test_it_moves_with_to(row: Method, dtype: torch.dtype) -> None:
     net, balancer = Net(dtype=dtype), build(row)
     run(row, balancer, net, 1)
     balancer.to(dtype)
-    exact = [getattr(balancer, name) for name in balancer.exact]  # stays in float64
+    exact = [getattr(balancer, name) for name in balancer.named("exact")]  # stays in float64
     assert all(x.dtype == dtype for x in balancer.parameters())
     assert all(x.dtype == dtype or any(x is y for y in exact) for x in balancer.buffers())
     assert all(x.dtype == torch.float64 for x in exact)
