@@ -109,7 +109,7 @@ def check_num_tasks(num_tasks: int) -> int:
 def check_positive(value: float, name: str, zero: bool = False) -> float:
     """A number as it is, or a ValueError if it is not finite, negative, or zero unless that is allowed."""
     if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
-        expected = "a finite number that is not negative" if zero else "a positive, finite number"
+        expected = "a finite number that is not negative" if zero else "a finite positive number"
         raise ValueError(f"{name} is {value}, but must be {expected}.")
     return value
 

@@ -3,13 +3,11 @@
 Source: Chen, Badrinarayanan, Lee and Rabinovich, "GradNorm", ICML 2018, arXiv 1711.02257.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from mtl_ref.balancer import KeepsInitial
-from mtl_ref.checks import in_float64
+from mtl_ref.checks import check_positive, in_float64
 
 
 class RateTerm(KeepsInitial):
@@ -24,8 +22,7 @@ class RateTerm(KeepsInitial):
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
-        if not (math.isfinite(alpha) and alpha >= 0):
-            raise ValueError(f"alpha is {alpha}, but must be a finite number that is not negative.")
+        check_positive(alpha, "alpha", zero=True)
         self.alpha = alpha
         self.initial = torch.empty(0, dtype=torch.float64)
 

@@ -5,11 +5,10 @@ Game", ICML 2022, arXiv 2202.01017; Ban and Ji, "Fair Resource Allocation in Mul
 arXiv 2402.15638.
 """
 
-import math
-
 from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer
+from mtl_ref.checks import check_positive
 from mtl_ref.solvers.bargaining import bargain
 
 
@@ -37,8 +36,7 @@ class FairGrad(GradientBalancer):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        if not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError(f"alpha is {alpha}, but must be a positive, finite number.")
+        check_positive(alpha, "alpha")
         self.alpha = alpha
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:

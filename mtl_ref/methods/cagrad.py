@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer
+from mtl_ref.checks import check_positive
 from mtl_ref.solvers.min_norm import min_norm
 from mtl_ref.solvers.root import root
 
@@ -33,8 +34,7 @@ class CAGrad(GradientBalancer):
 
     def __init__(self, c: float = 0.5) -> None:
         super().__init__()
-        if not (math.isfinite(c) and c >= 0):
-            raise ValueError(f"c is {c}, but must be a finite number that is not negative.")
+        check_positive(c, "c", zero=True)
         self.c = c
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:

@@ -4,13 +4,11 @@ Source: He, Zhou, Zhang, Yun, Xu, Zeng, Chilimbi and Zhao, "Robust Multi-Task Le
 2024, arXiv 2402.02009, Algorithm 1.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from mtl_ref.beyond_gram import RemembersGradients
-from mtl_ref.checks import check_losses
+from mtl_ref.checks import check_losses, check_num_tasks, check_positive
 from mtl_ref.solvers.simplex import shares
 
 LEAST = 1e-300  # a weight that is rounded to zero could never grow again
@@ -46,10 +44,8 @@ class ExcessMTL(RemembersGradients):
 
     def __init__(self, num_tasks: int, rate: float = 1.0) -> None:
         super().__init__()
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
-        if not (math.isfinite(rate) and rate > 0):
-            raise ValueError(f"rate is {rate}, but must be a finite positive number.")
+        check_num_tasks(num_tasks)
+        check_positive(rate, "rate")
         self.rate = rate
         weights = torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64)
         self.register_buffer("weights", weights)

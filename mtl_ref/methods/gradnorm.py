@@ -3,7 +3,6 @@
 Source: Chen, Badrinarayanan, Lee and Rabinovich, "GradNorm", ICML 2018, arXiv 1711.02257.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_ref.balancer import LossBalancer, TakesPriorities
-from mtl_ref.checks import check_losses, in_float64
+from mtl_ref.checks import check_losses, check_num_tasks, check_positive, in_float64
 from mtl_ref.rate import RateTerm
 
 UPDATES = ("adam", "sgd", "relative")
@@ -70,10 +69,8 @@ class GradNorm(TakesPriorities, LossBalancer):
         priorities: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
-        if not (math.isfinite(lr) and lr > 0):
-            raise ValueError(f"lr is {lr}, but must be a finite positive number.")
+        check_num_tasks(num_tasks)
+        check_positive(lr, "lr")
         if update not in UPDATES:
             raise ValueError(f"update is {update!r}, but must be one of {list(UPDATES)}.")
         self.lr, self.rule = lr, update

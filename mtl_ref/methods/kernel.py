@@ -4,14 +4,13 @@ Source: Qin, Wang, Liao and Yan, "NTKMTL: Mitigating Task Imbalance in Multi-Tas
 Kernel Perspective", NeurIPS 2025, arXiv 2510.18258.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mtl_ref.balancer import GradientBalancer, TakesPriorities
-from mtl_ref.checks import check_losses
+from mtl_ref.checks import check_losses, check_positive
 
 
 class NTKMTL(TakesPriorities, GradientBalancer):
@@ -36,8 +35,7 @@ class NTKMTL(TakesPriorities, GradientBalancer):
         priorities: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if not (math.isfinite(exponent) and exponent >= 0):
-            raise ValueError(f"exponent is {exponent}, but must be a finite number that is not negative.")
+        check_positive(exponent, "exponent", zero=True)
         self.exponent = exponent
         self.set_priorities(priorities)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtl_ref.balancer import Remembers
 from mtl_ref.beyond_gram import MatrixBalancer
-from mtl_ref.checks import check_losses, in_float64
+from mtl_ref.checks import check_losses, check_num_tasks, in_float64
 
 
 class MetaBalance(Remembers, MatrixBalancer):
@@ -48,8 +48,7 @@ class MetaBalance(Remembers, MatrixBalancer):
         beta: float = 0.9,
     ) -> None:
         super().__init__()
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
+        check_num_tasks(num_tasks)
         if primary not in range(num_tasks):
             raise ValueError(f"primary is {primary}, but there are the tasks 0 to {num_tasks - 1}.")
         if not 0 <= relax <= 1:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_ref.beyond_gram import RemembersGradients
-from mtl_ref.checks import check_losses
+from mtl_ref.checks import check_losses, check_num_tasks, check_positive
 from mtl_ref.gradients import gram
 from mtl_ref.solvers.simplex import project, shares
 
@@ -48,12 +48,10 @@ class MoCo(RemembersGradients):
         gamma: float = 0.1,
     ) -> None:
         super().__init__()
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
+        check_num_tasks(num_tasks)
         if not (math.isfinite(beta) and 0 < beta <= 1):
             raise ValueError(f"beta is {beta}, but must be above 0 and at most 1.")
-        if not (math.isfinite(gamma) and gamma > 0):
-            raise ValueError(f"gamma is {gamma}, but must be a finite positive number.")
+        check_positive(gamma, "gamma")
         self.beta, self.gamma = beta, gamma
         weights = torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64)
         self.register_buffer("weights", weights)

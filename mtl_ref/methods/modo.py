@@ -4,13 +4,11 @@ Source: Chen, Fernando, Ying and Chen, "Three-Way Trade-Off in Multi-Objective L
 Generalization and Conflict-Avoidance", NeurIPS 2023, arXiv 2305.20057, Algorithm 2.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from mtl_ref.beyond_gram import TwoSamples
-from mtl_ref.checks import check_losses
+from mtl_ref.checks import check_losses, check_num_tasks, check_positive
 from mtl_ref.solvers.simplex import project, shares
 
 
@@ -43,12 +41,9 @@ class MoDo(TwoSamples):
         rho: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
-        if not (math.isfinite(gamma) and gamma > 0):
-            raise ValueError(f"gamma is {gamma}, but must be a finite positive number.")
-        if not (math.isfinite(rho) and rho >= 0):
-            raise ValueError(f"rho is {rho}, but must be a finite number that is not negative.")
+        check_num_tasks(num_tasks)
+        check_positive(gamma, "gamma")
+        check_positive(rho, "rho", zero=True)
         self.gamma, self.rho = gamma, rho
         weights = torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64)
         self.register_buffer("weights", weights)

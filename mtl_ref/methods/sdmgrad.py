@@ -4,13 +4,11 @@ Source: Xiao, Ban and Ji, "Direction-oriented Multi-objective Learning: Simple a
 NeurIPS 2023, arXiv 2305.18409, Algorithm 1.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from mtl_ref.beyond_gram import TwoSamples
-from mtl_ref.checks import check_losses
+from mtl_ref.checks import check_losses, check_num_tasks, check_positive
 from mtl_ref.solvers.simplex import project, shares
 
 
@@ -51,12 +49,11 @@ class SDMGrad(TwoSamples):
         steps: int = 20,
     ) -> None:
         super().__init__()
-        if num_tasks < 1 or steps < 1:
-            raise ValueError(f"num_tasks is {num_tasks} and steps is {steps}, but both must be at least 1.")
-        if not (math.isfinite(lam) and lam >= 0):
-            raise ValueError(f"lam is {lam}, but must be a finite number that is not negative.")
-        if not (math.isfinite(rate) and rate > 0):
-            raise ValueError(f"rate is {rate}, but must be a finite positive number.")
+        check_num_tasks(num_tasks)
+        if steps < 1:
+            raise ValueError(f"steps is {steps}, but must be at least 1.")
+        check_positive(lam, "lam", zero=True)
+        check_positive(rate, "rate")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum is {momentum}, but must be at least 0 and below 1.")
         self.lam, self.rate = lam, rate

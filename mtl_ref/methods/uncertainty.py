@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ref.balancer import LossBalancer, TakesPriorities
-from mtl_ref.checks import as_vector, check_losses
+from mtl_ref.checks import as_vector, check_losses, check_num_tasks
 
 
 class UncertaintyWeighting(TakesPriorities, LossBalancer):
@@ -101,8 +101,7 @@ class AutomaticWeightedLoss(TakesPriorities, LossBalancer):
         priorities: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if num_tasks < 1:
-            raise ValueError(f"num_tasks is {num_tasks}, but must be at least 1.")
+        check_num_tasks(num_tasks)
         self.c = nn.Parameter(torch.ones(num_tasks))
         self.set_priorities(priorities, num_tasks)
 

@@ -85,7 +85,7 @@ def test_huge_losses_and_an_overflow_are_no_trap(method: type) -> None:
 def test_arguments_that_make_no_sense_are_named() -> None:
     for make, message in [
         (lambda: mtl.GroupDRO(0), "num_tasks is 0"),
-        (lambda: mtl.GroupDRO(2, lr=0.0), "lr is 0.0, but must be a positive, finite number"),
+        (lambda: mtl.GroupDRO(2, lr=0.0), "lr is 0.0, but must be a finite positive number"),
         (lambda: mtl.GO4Align(2, groups=0), "groups is 0, but must be at least 1"),
     ]:
         with pytest.raises(ValueError, match=message):

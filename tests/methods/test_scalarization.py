@@ -98,7 +98,7 @@ def test_uwso_is_its_formula_and_lies_between_the_mean_and_the_smallest_loss() -
 
 def test_arguments_that_make_no_sense_are_named() -> None:
     for make, message in [
-        (lambda: mtl.STCH(0.0), "mu is 0.0, but must be a positive, finite number"),
+        (lambda: mtl.STCH(0.0), "mu is 0.0, but must be a finite positive number"),
         (lambda: mtl.PBI(-1.0), "theta is -1.0, but must be a finite number that is not negative"),
         (lambda: mtl.COSMOS(math.nan), "penalty is nan"),
         (lambda: mtl.UWSO(-1.0), "temperature is -1.0"),
