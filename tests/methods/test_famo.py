@@ -110,7 +110,7 @@ def test_arguments_that_make_no_sense_are_named() -> None:
     for make, message in [
         (lambda: mtl.FAMO(0), "num_tasks is 0"),
         (lambda: mtl.FAMO(2, [1.0]), "built for 2 tasks but was given 1"),
-        (lambda: mtl.FAMO(2, lr=0.0), "lr is 0.0, but must be a positive"),
+        (lambda: mtl.FAMO(2, lr=0.0), "lr is 0.0, but must be a finite positive"),
         (lambda: mtl.FAMO(2, decay=-1.0), "decay is -1.0, but must be a finite number that is not negative"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -110,7 +110,7 @@ def test_arguments_that_make_no_sense_are_named() -> None:
     for make, message in [
         (lambda: mtl.DWA(0), "num_tasks is 0, but must be at least 1"),
         (lambda: mtl.DWA(2, 0.0), "temperature is 0.0, but must be a finite positive number"),
-        (lambda: mtl.SoftAdapt(2, -1.0), "beta is -1.0, but must be a positive"),
+        (lambda: mtl.SoftAdapt(2, -1.0), "beta is -1.0, but must be a finite positive"),
         (lambda: mtl.ReLoBRaLo(2, alpha=1.5), "alpha is 1.5, but must be between 0 and 1"),
         (lambda: mtl.ReLoBRaLo(2, rho=-0.1), "rho is -0.1, but must be between 0 and 1"),
     ]:
