@@ -28,7 +28,9 @@ addEventListener("DOMContentLoaded", () => {
       heads.forEach((head) => head.removeAttribute("aria-sort"));
       heads[column].ariaSort = upwards ? "ascending" : "descending";
       const text = (row) => row.cells[column].textContent.trim();
-      const compare = (a, b) => text(a).localeCompare(text(b), "en", { numeric: true });
+      const number = (row) => parseFloat(text(row).replace("−", "-")); // of "−0.3 ± 0.9" the −0.3
+      const compare = (a, b) =>
+        number(a) - number(b) || text(a).localeCompare(text(b), "en", { numeric: true }); // or as words
       table.tBodies[0].append(...rows.toSorted((a, b) => (upwards ? compare(a, b) : compare(b, a))));
     };
     heads.forEach((head, column) => {
