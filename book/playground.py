@@ -25,7 +25,7 @@ from mtl_ref.catalogue import ROWS, Method
 STATIC = Path(__file__).parent / "_static"
 PAGE = "book/playground"
 SHARED = ("methods", "widget")
-KINDS = ("cone",)
+KINDS = ("cone", "landscape", "scale")
 PICTURE = f'<noscript><img class="wide" src="../_static/two_gradients.svg" alt="{landing_picture.ALT}"></noscript>'
 
 

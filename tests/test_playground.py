@@ -99,6 +99,7 @@ def faults(visit: Visit, keys: list[str], states: list[tuple[Tensor, Tensor]]) -
             bound = 1e-6 * d.norm() + rounding
             if not (theirs - d).norm() <= bound:
                 wrong.append(f"{key}: {J.tolist()}, {L.tolist()}: {theirs.tolist()} for {d.tolist()}")
+    if wrong: print("\n".join(wrong))
     return wrong
 
 

@@ -1,23 +1,23 @@
 // Two or three gradients in the plane, to be dragged; what each method makes of them; where every loss falls.
 {
-  const { html, svg, digits, rows, pen, slider, choice, boxes, fill, scroll, call, list, link } = playground;
+  const { html, svg, digits, pen, slider, choice, link, arrow, names, polar } = playground;
   const WIDTH = 600;
   const HEIGHT = 380;
-  const around = (...degrees) => degrees.map((x) => [Math.cos((x * Math.PI) / 180), Math.sin((x * Math.PI) / 180)]);
+  const SIMPLE = "equal,normalized,pcgrad,mgda";
+  const fan = [0, 130, -150].map((a) => polar(1, a));
   const PRESETS = [
-    ["conflicting", [[3, 0.3], [-0.7, 0.7]], "equal,normalized,pcgrad,mgda"],
-    ["aligned", [[2, 0.4], [1, 1.2]], "equal,normalized,pcgrad,mgda"],
-    ["one long, one short", [[4, 0], [-0.2, 0.5]], "equal,normalized,pcgrad,mgda"],
-    ["opposite", [[2, 1], [-1, -0.5]], "equal,normalized,pcgrad,mgda,nash"],
+    ["conflicting", [[3, 0.3], [-0.7, 0.7]], SIMPLE],
+    ["aligned", [[2, 0.4], [1, 1.2]], SIMPLE],
+    ["one long, one short", [[4, 0], [-0.2, 0.5]], SIMPLE],
+    ["opposite", [[2, 1], [-1, -0.5]], `${SIMPLE},nash`],
     ["lengths 1 : 100", [[-0.6, 0.8], [100, 0]], "equal,upgrad,unit-upgrad,mgda"],
     ["IMTL-G uphill", [[-1, -0.1], [9, 3.5], [-8.5, 5.5]], "imtl-g,config"],
-    ["three tasks, from the first", around(0, 130, -150), "pcgrad,mgda"],
-    ["three tasks, from the last", around(0, 130, -150), "pcgrad,mgda", true],
+    ["three tasks, from the first", fan, "pcgrad,mgda"],
+    ["three tasks, from the last", fan, "pcgrad,mgda", true],
   ];
-  const SEEDS = [13, 0]; // with which three tasks draw the two orders
+  const SEEDS = [13, 0]; // with these PCGrad draws the two orders, for three tasks
   const name = (i) => `g${"₁₂₃"[i]}`;
-  const angle = ([x, y]) => Math.round((Math.atan2(y, x) * 180) / Math.PI);
-  const degrees = (x) => `${digits(x)} degrees`;
+  const numbers = (text) => text.split(",").map(Number);
 
   /** The part of a polygon in which ⟨g, d⟩ ≥ 0. */
   const cut = (points, g) => {
@@ -31,147 +31,58 @@
   };
 
   playground.start("cone", (place, read, save) => {
-    const small = "small" in place.dataset;
-    const numbers = (text) => text.split(",").map(Number);
-    const given = read("g") && numbers(read("g"));
-    let J, L, chosen, backwards, fit;
-    let alike = read("alike") === "1";
+    const chosen = new Set();
+    let J, L, backwards, fit, sliders;
+    let alike = Number(read("alike") ?? 0);
 
-    /** Start from a preset. */
     const preset = (k) => {
       J = PRESETS[k][1].map((g) => [...g]);
       L = J.map(() => 1);
-      chosen = new Set(PRESETS[k][2].split(","));
+      chosen.clear();
+      PRESETS[k][2].split(",").forEach((key) => chosen.add(key));
       backwards = Boolean(PRESETS[k][3]);
     };
-    preset(Number(read("preset") ?? 0));
-    if (given) J = given.slice(0, given.length / 2).map((_, i) => given.slice(2 * i, 2 * i + 2));
-    L = J.map((_, i) => numbers(read("l") ?? "")[i] || 1);
-    if (read("m")) chosen = new Set(read("m").split(","));
-    if (read("order")) backwards = read("order") === "1";
 
-    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
-    const said = html("p", { className: "said", role: "status" });
-    const controls = html("div", { className: "controls" });
-    const table = html("table");
-    const same = playground.python();
-    const presets = choice("Start from", PRESETS.map(([text], k) => [k, text]), (k) => {
-      preset(Number(k));
-      build();
-    });
-    const lengths = choice("Draw arrows", [[0, "as long as they are"], [1, "equally long"]], (k) => {
-      alike = k === "1";
-      draw(true);
-    });
-    lengths.select.value = Number(alike);
-    presets.select.value = read("preset") ?? (given ? "" : 0);
-    let sliders = [];
-
-    /** The controls, anew for each number of tasks. */
-    const build = () => {
-      const turn = (i, a) => {
-        const length = Math.hypot(...J[i]);
-        J[i] = [length * Math.cos((a * Math.PI) / 180), length * Math.sin((a * Math.PI) / 180)];
-      };
-      const stretch = (i, length) => {
-        const now = Math.hypot(...J[i]);
-        J[i] = now ? J[i].map((x) => (x * length) / now) : [length, 0];
-      };
-      const act = (change, i) => (x) => {
-        change(i, x);
-        presets.select.value = "";
-        draw(true);
-      };
-      sliders = J.map((_, i) => [
-        slider(`${name(i)}: angle`, [-180, 180, 1], degrees, act(turn, i)),
-        slider(`${name(i)}: length`, [-2, 2, 0.01], (x) => digits(10 ** x), act((k, x) => stretch(k, 10 ** x), i)),
-        slider(`loss ${i + 1}`, [-2, 2, 0.01], (x) => digits(10 ** x), act((k, x) => (L[k] = 10 ** x), i)),
-      ]);
-      const count = choice("Tasks", [[2, "2"], [3, "3"]], (T) => {
-        J = T === "3" ? [...J, [0, -1]] : J.slice(0, 2);
-        L = J.map((_, i) => L[i] ?? 1);
-        build();
-        controls.querySelector("select[name=tasks]").focus();
-      });
-      Object.assign(count.select, { value: J.length, name: "tasks" });
-      const order = choice("PCGrad's order", [[0, "from the first"], [1, "from the last"]], (k) => {
-        backwards = k === "1";
-        draw(true);
-      });
-      order.select.value = Number(backwards);
-      const tick = (key, on) => {
-        if (on) chosen.add(key);
-        else chosen.delete(key);
-        draw(true);
-      };
-      const more = small ? [] : [count.element, ...(J.length > 2 ? [order.element] : []), boxes(chosen, tick)];
-      const shown = sliders.map((row) => html("div", {}, ...row.slice(0, small ? 2 : 3).map((s) => s.element)));
-      controls.replaceChildren(...shown, ...more);
-      draw(true);
-    };
-
-    /** What every chosen method does with the present gradients. */
-    const results = () => {
-      const orders = playground.orders(J.length, backwards);
-      return rows.filter((row) => chosen.has(row.key)).map((row) => {
-        const step = playground.step(row.key, J, L, orders);
-        const size = Math.hypot(...step.d);
-        const rises = step.falls.flatMap((x, i) => (x < -1e-9 * size * Math.hypot(...J[i]) ? [i + 1] : []));
-        const verdict = rises.length ? `loss ${rises.join(" and ")} ${rises.length > 1 ? "rise" : "rises"}` : "no loss rises";
-        return { row, size, rises, verdict, ...step };
-      });
-    };
-
-    /** Where a point of the plane is in the picture; the whole is fitted anew unless something is being dragged. */
+    /** Where a point of the plane is in the picture, which holds all the tips. */
+    const at = ([x, y]) => [fit.x + fit.size * x, fit.y - fit.size * y];
     const refit = (tips) => {
       const [xs, ys] = [0, 1].map((k) => [0, ...tips.map((tip) => tip[k])]);
       const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
       const size = Math.min((WIDTH - 190) / (right - left || 1), (HEIGHT - 90) / (high - low || 1));
-      fit = { size, x: WIDTH / 2 - (size * (left + right)) / 2, y: HEIGHT / 2 + (size * (low + high)) / 2 };
-    };
-    const at = ([x, y]) => [fit.x + fit.size * x, fit.y - fit.size * y];
-
-    const arrow = (tip, look) => {
-      const [[x, y], [u, v]] = [at([0, 0]), at(tip)];
-      const a = Math.atan2(v - y, u - x);
-      const head = [-0.4, 0.4].map((b) => `${u - 11 * Math.cos(a + b)} ${v - 11 * Math.sin(a + b)}`);
-      const line = svg("path", { d: `M${x} ${y}L${u} ${v}`, ...look });
-      return [line, svg("path", { d: `M${head[0]}L${u} ${v}L${head[1]}`, ...look, "stroke-dasharray": "" })];
+      fit = { size, x: (WIDTH - size * (left + right)) / 2, y: (HEIGHT + size * (low + high)) / 2 };
     };
 
-    const draw = (anew) => {
-      const found = results();
+    /** Everything anew; the picture keeps its place while a tip is dragged. */
+    const draw = (dragged) => {
+      const orders = playground.orders(J.length, backwards);
+      const found = playground.picked(chosen).map((row) => {
+        const step = playground.step(row.key, J, L, orders);
+        const least = -1e-9 * Math.hypot(...step.d);
+        const rises = step.falls.flatMap((x, i) => (x < least * Math.hypot(...J[i]) ? [i + 1] : []));
+        const verdict = rises.length ? `loss ${rises.join(" and loss ")} rises` : "no loss rises";
+        return { row, rises, verdict, ...step };
+      });
       const longest = Math.max(...J.map((g) => Math.hypot(...g))) || 1;
       const shown = (v) => (alike && Math.hypot(...v) ? v.map((x) => (longest * x) / Math.hypot(...v)) : v);
       const arrows = [
         ...found.map((f) => [shown(f.d), pen(f.row), f.row.name]),
         ...J.map((g, i) => [shown(g), { stroke: "#000", "stroke-width": 3.5, fill: "none" }, name(i)]),
       ];
-      if (anew) refit(arrows.map(([tip]) => tip));
+      if (dragged !== true) refit(arrows.map(([tip]) => tip));
+      const drawn = arrows.map(([tip, ...rest]) => [at(tip), ...rest]);
       const far = (2 * WIDTH) / fit.size;
-      const corners = [[far, far], [-far, far], [-far, -far], [far, -far]];
-      const cone = J.reduce(cut, corners).map(at);
-      const taken = [];
-      const label = ([tip, look, text]) => {
-        const [x, y] = at(tip);
-        let height = y + (y > fit.y ? 16 : -6);
-        const close = (other) => Math.abs(other[0] - x) < 110 && Math.abs(other[1] - height) < 15;
-        while (taken.some(close)) height += 15;
-        taken.push([x, height]);
-        const left = x < fit.x - 1;
-        return svg("text", { x: left ? x - 6 : x + 6, y: height, fill: look.stroke, "text-anchor": left ? "end" : "start" }, text);
-      };
-      const handles = J.map((g, i) => {
+      const cone = J.reduce(cut, [[far, far], [-far, far], [-far, -far], [far, -far]]);
+      const handles = J.flatMap((g, i) => {
         const [cx, cy] = at(shown(g));
         const handle = svg("circle", { cx, cy, r: 20, class: "handle" });
         handle.addEventListener("pointerdown", (event) => drag(event, i));
         return [svg("circle", { cx, cy, r: 5 }), handle];
       });
       picture.replaceChildren(
-        svg("polygon", { points: cone.join(" "), fill: "#00694B", "fill-opacity": 0.15 }),
-        ...arrows.flatMap(([tip, look]) => arrow(tip, look)),
-        ...[...arrows].reverse().map(label),
-        ...handles.flat(),
+        svg("polygon", { points: cone.map(at).join(" "), fill: "#00694B", "fill-opacity": 0.15 }),
+        ...drawn.flatMap(([tip, look]) => arrow(at([0, 0]), tip, look)),
+        ...names(at([0, 0]), drawn.toReversed()),
+        ...handles,
       );
       tell(found);
     };
@@ -181,56 +92,105 @@
       said.textContent = `${found.map((f) => `${f.row.name}: ${f.verdict}`).join("; ")}.`;
       const gradients = J.map((g, i) => `${name(i)} = (${g.map(digits).join(", ")})`).join(", ");
       picture.setAttribute("aria-label", `The gradients ${gradients}; shaded, the directions in which every loss falls.`);
-      sliders.forEach(([turned, long, loss], i) => {
-        turned.show(angle(J[i]));
-        long.show(Math.log10(Math.hypot(...J[i]) || 0.01));
-        loss.show(Math.log10(L[i]));
+      J.forEach(([x, y], i) => {
+        const values = [(Math.atan2(y, x) * 180) / Math.PI, Math.log10(Math.hypot(x, y) || 0.01), Math.log10(L[i])];
+        sliders[i].forEach((s, k) => s.show(values[k]));
       });
-      const head = ["method", "d", ...J.map((_, i) => `⟨${name(i)}, d⟩`), "weights", "verdict"];
-      fill(table, head, found.map((f) => [
+      const bold = (on, text) => (on ? html("b", {}, text) : text);
+      fill(table, ["method", "d", ...J.map((_, i) => `⟨${name(i)}, d⟩`), "weights", "verdict"], found.map((f) => [
         link(f.row),
         `(${f.d.map(digits).join(", ")})`,
-        ...f.falls.map((x, i) => (f.rises.includes(i + 1) ? html("b", {}, digits(x)) : digits(x))),
+        ...f.falls.map((x, i) => bold(f.rises.includes(i + 1), digits(x))),
         f.alpha.map(digits).join(", "),
-        f.rises.length ? html("b", {}, f.verdict) : f.verdict,
+        bold(f.rises.length, f.verdict),
       ]));
-      const made = (row) => {
-        const seed = `generator=torch.Generator().manual_seed(${SEEDS[Number(backwards)]})`;
-        return row.key === "pcgrad" && J.length > 2 ? row.call.replace("()", `(${seed})`) : call(row, J.length);
-      };
-      same.code.textContent = [
-        "import torch",
-        "import mtl_ref as mtl",
-        "from mtl_ref.problems.toy.landscapes import direction",
-        "",
-        `J = torch.tensor(${list(J)}, dtype=torch.float64)`,
-        `losses = torch.tensor(${list(L)}, dtype=torch.float64)`,
-        ...found.map((f) => `direction(${made(f.row)}, J, losses)  # ${f.d.map(digits).join(", ")}`),
-      ].join("\n");
-      save({ g: J.flat(), l: L, m: [...chosen], order: Number(backwards), alike: Number(alike) });
+      const seeded = `(generator=torch.Generator().manual_seed(${SEEDS[Number(backwards)]}))`;
+      const call = (row) => row.call.replace("(2)", `(${J.length})`).replace("PCGrad()", `PCGrad${seeded}`);
+      code.textContent = playground.directions(J, L, found.map((f) => [call(f.row), f.d]));
+      save({ g: J.flat(), l: L, m: [...chosen], order: Number(backwards), alike });
     };
 
     const drag = (event, i) => {
       event.preventDefault();
-      const size = Math.hypot(...J[i]);
-      const move = ({ clientX, clientY }) => {
-        const to = new DOMPoint(clientX, clientY).matrixTransform(picture.getScreenCTM().inverse());
+      const length = Math.hypot(...J[i]);
+      const move = (now) => {
+        const to = playground.pointed(picture, now);
         J[i] = [(to.x - fit.x) / fit.size, (fit.y - to.y) / fit.size].map((x) => Number(x.toPrecision(3)));
-        if (alike) J[i] = J[i].map((x) => (x * size) / (Math.hypot(...J[i]) || 1));
+        if (alike) J[i] = J[i].map((x) => (x * length) / (Math.hypot(...J[i]) || 1));
         presets.select.value = "";
-        draw(false);
+        draw(true);
       };
       const end = () => {
         removeEventListener("pointermove", move);
-        draw(true);
+        draw();
       };
       addEventListener("pointermove", move);
       for (const last of ["pointerup", "pointercancel"]) addEventListener(last, end, { once: true });
     };
 
-    const rest = small ? [] : [scroll("Directions of the methods", table), same.element];
-    const choices = html("p", {}, presets.element, " ", lengths.element);
-    place.append(choices, picture, said, controls, ...rest);
+    /** The controls, anew for each number of tasks. */
+    const build = () => {
+      const logarithm = [-2, 2, 0.01];
+      const power = (x) => digits(10 ** x);
+      const make = (i, text, range, say, change) => slider(text, range, say, (x) => {
+        change(x);
+        presets.select.value = "";
+        draw();
+      });
+      sliders = J.map((_, i) => [
+        make(i, `${name(i)}: angle`, [-180, 180, 1], (x) => `${Math.round(x)} degrees`, (a) => (J[i] = polar(Math.hypot(...J[i]), a))),
+        make(i, `${name(i)}: length`, logarithm, power, (x) => {
+          const now = Math.hypot(...J[i]);
+          J[i] = now ? J[i].map((y) => (y * 10 ** x) / now) : [10 ** x, 0];
+        }),
+        make(i, `loss ${i + 1}`, logarithm, power, (x) => (L[i] = Number((10 ** x).toPrecision(3)))),
+      ]);
+      const small = "small" in place.dataset;
+      const shown = sliders.map((row) => html("div", {}, ...row.slice(0, small ? 2 : 3).map((s) => s.element)));
+      const tasks = choice("Tasks", [[2, "2"], [3, "3"]], (T) => {
+        J = [...J, [0, -1]].slice(0, T);
+        L = [...L, 1].slice(0, T);
+        build();
+        controls.querySelector("select").focus();
+      });
+      const order = choice("PCGrad's order", [[0, "from the first"], [1, "from the last"]], (k) => {
+        backwards = k === "1";
+        draw();
+      });
+      tasks.select.value = J.length;
+      order.select.value = Number(backwards);
+      controls.replaceChildren(...shown, ...(small ? [] : [tasks.element, ...(J.length > 2 ? [order.element] : [])]));
+      place.querySelectorAll("[type=checkbox]").forEach((box) => (box.checked = chosen.has(box.value)));
+      draw();
+    };
+
+    const first = Number(read("preset") ?? 0);
+    preset(first);
+    const presets = choice("Start from", PRESETS.map(([text], k) => [k, text]), (k) => {
+      preset(Number(k));
+      build();
+    });
+    const lengths = choice("Draw arrows", [[0, "as long as they are"], [1, "equally long"]], (k) => {
+      alike = Number(k);
+      draw();
+    });
+    lengths.select.value = alike;
+    presets.select.value = read("g") ? "" : first;
+    if (read("g")) {
+      const flat = numbers(read("g"));
+      J = flat.flatMap((x, k) => (k % 2 ? [] : [[x, flat[k + 1]]]));
+      L = J.map((_, i) => numbers(read("l") ?? "")[i] || 1);
+      backwards = read("order") === "1";
+    }
+    if (read("m") !== null) {
+      chosen.clear();
+      read("m").split(",").forEach((key) => chosen.add(key));
+    }
+    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
+    const above = html("p", {}, presets.element, " ", lengths.element);
+    const { said, table, code, controls } =
+      playground.frame(place, [above], picture, [], chosen, draw, "Directions of the methods");
+    const fill = playground.fill;
     build();
   });
 }

@@ -287,9 +287,10 @@ const playground = {};
     return order.map(() => order);
   };
 
-  /** The weights of a method, its direction, and how fast each loss falls along it. */
+  /** The weights of a method, its direction, and how fast each loss falls along it; NaN where a loss must be > 0. */
   playground.step = (key, J, L, orders = playground.orders(J.length)) => {
-    const alpha = playground.methods[key](gram(J), L, orders);
+    const defined = Math.min(...L) > 0 || !["realtime", "mgda-loss", "mgda-loss+", "famo"].includes(key);
+    const alpha = defined ? playground.methods[key](gram(J), L, orders) : L.map(() => NaN);
     const d = J[0].map((_, k) => sum(alpha.map((a, i) => a * J[i][k])));
     return { alpha, d, falls: times(J, d) };
   };

@@ -45,6 +45,29 @@
   /** A row's name, which leads to its chapter. */
   const link = (row) => html("a", { href: row.href }, sample(row));
 
+  /** An arrow from one point of a picture to another. */
+  const arrow = ([x, y], [u, v], look) => {
+    const a = Math.atan2(v - y, u - x);
+    const [p, q] = [-0.4, 0.4].map((b) => `${u - 11 * Math.cos(a + b)} ${v - 11 * Math.sin(a + b)}`);
+    const line = svg("path", { d: `M${x} ${y}L${u} ${v}`, ...look });
+    return [line, svg("path", { d: `M${p}L${u} ${v}L${q}`, ...look, "stroke-dasharray": "" })];
+  };
+
+  /** The names at the tips of arrows [tip, look, name] from one point; none stands on another. */
+  const names = ([x, y], arrows) => {
+    const taken = [];
+    return arrows.map(([[u, v], look, text]) => {
+      const away = Math.hypot(u - x, v - y) || 1;
+      const [dx, dy] = [(u - x) / away, (v - y) / away];
+      const anchor = Math.abs(dx) < 0.4 ? "middle" : dx < 0 ? "end" : "start";
+      const left = u + 9 * dx;
+      let height = v + 14 * dy + 5;
+      while (taken.some((other) => Math.abs(other[0] - left) < 120 && Math.abs(other[1] - height) < 15)) height -= 5;
+      taken.push([left, height]);
+      return svg("text", { x: left, y: height, fill: look.stroke, "text-anchor": anchor }, text);
+    });
+  };
+
   /** A labelled slider; `say` turns its value into words. */
   const slider = (name, [min, max, step], say, act) => {
     const input = html("input", { type: "range", min, max, step });
@@ -65,15 +88,28 @@
     return { element: html("label", {}, `${name} `, select), select };
   };
 
-  /** A box to tick for each method. */
-  const boxes = (keys, act) => {
+  /** A box to tick for each method: it changes the set of the keys that are chosen. */
+  const boxes = (chosen, act) => {
     const made = rows.map((row) => {
-      const input = html("input", { type: "checkbox", value: row.key, checked: keys.has(row.key) });
-      input.addEventListener("change", () => act(row.key, input.checked));
+      const input = html("input", { type: "checkbox", value: row.key, checked: chosen.has(row.key) });
+      input.addEventListener("change", () => {
+        chosen[input.checked ? "add" : "delete"](row.key);
+        act();
+      });
       return html("label", {}, input, " ", sample(row));
     });
     return html("fieldset", { className: "boxes" }, html("legend", {}, "Methods"), ...made);
   };
+
+  /** The rows of the methods that are chosen. */
+  const picked = (chosen) => rows.filter((row) => chosen.has(row.key));
+
+  /** Where a pointer is, in the units of a picture. */
+  const pointed = (picture, { clientX, clientY }) =>
+    new DOMPoint(clientX, clientY).matrixTransform(picture.getScreenCTM().inverse());
+
+  /** A vector of a length at an angle in degrees. */
+  const polar = (length, a) => [Math.cos, Math.sin].map((f) => length * f((a * Math.PI) / 180));
 
   /** Fill a table; a cell is a text or an element. */
   const fill = (table, head, lines) => {
@@ -82,21 +118,30 @@
     table.querySelectorAll("th").forEach((th) => (th.scope = th.closest("thead") ? "col" : "row"));
   };
 
-  /** A place for a wide table, which the keyboard can scroll. */
-  const scroll = (name, table) => {
-    const place = html("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: name }, table);
-    return place;
-  };
-
-  /** The code that gives the same numbers. */
-  const python = () => {
-    const code = html("pre", { tabIndex: 0 });
-    return { code, element: html("details", {}, html("summary", {}, "The same in Python"), code) };
-  };
-
-  /** The call that makes a method for T tasks. */
-  const call = (row, T) => row.call.replace("(2)", `(${T})`);
   const list = (x) => `[${x.map((y) => (Array.isArray(y) ? list(y) : String(y))).join(", ")}]`;
+
+  /** Lines of Python that give the same numbers. */
+  const python = (...lines) => ["import torch", "import mtl_ref as mtl", ...lines].join("\n");
+
+  /** The lines for the directions that some methods [call, d] make of J and L. */
+  const directions = (J, L, found) => python(
+    "from mtl_ref.problems.toy.landscapes import direction",
+    "",
+    `J = torch.tensor(${list(J)}, dtype=torch.float64)`,
+    `losses = torch.tensor(${list(L)}, dtype=torch.float64)`,
+    ...found.map(([made, d]) => `direction(${made}, J, losses)  # ${d.map(digits).join(", ")}`),
+  );
+
+  /** What stands around the picture of every widget: words, controls, and for the whole of it a table and code. */
+  const frame = (place, above, picture, sliders, chosen, act, name) => {
+    const parts = { said: html("p", { className: "said", role: "status" }), table: html("table"), code: html("pre", { tabIndex: 0 }) };
+    parts.controls = html("div", { className: "controls" }, ...sliders);
+    const scroll = html("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: name }, parts.table);
+    const same = html("details", {}, html("summary", {}, "The same in Python"), parts.code);
+    const rest = "small" in place.dataset ? [] : [boxes(chosen, act), scroll, same];
+    place.append(...above, picture, parts.said, parts.controls, ...rest);
+    return parts;
+  };
 
   /** Build each widget of a kind: what it starts from, and how it keeps its state in the address. */
   const start = (kind, build) => {
@@ -116,6 +161,6 @@
     });
   };
 
-  Object.assign(playground, { html, svg, digits, rows, pen, sample, slider, choice, boxes, fill, scroll });
-  Object.assign(playground, { python, call, link, list, start });
+  Object.assign(playground, { html, svg, digits, rows, pen, link, arrow, names, slider, choice, picked, pointed });
+  Object.assign(playground, { polar, fill, python, directions, frame, start });
 }
