@@ -3,9 +3,9 @@
     ```{widget} cone
     ```
 
-puts one of the three widgets on a page. What a widget says of a method comes from the catalogue: the rows whose key
-stands in `_static/methods.js`. In a chapter a widget is a paragraph with one link to a state of the playground, as
-Colab shows it; in the book the widget stands above it, and starts in that state.
+puts one of the three widgets on a page. What a widget says of a method comes from the catalogue: the rows whose
+key stands in `_static/methods.js`. In a chapter a widget is a paragraph with one link to a state of it,
+as Colab shows it; in the book the widget stands above it, and starts in that state.
 """
 
 import json
@@ -38,11 +38,18 @@ def shown() -> list[Method]:
 def data(keys: list[str]) -> str:
     """What the widgets of a page know of the methods: all of them, or those with the keys."""
     rows = [
-        {"key": row.key, "name": row.name, "call": row.call, "href": f"../notebooks/{row.chapter}.html"}
-        for row in shown()
-        if not keys or row.key in keys
+        {
+            "key": row.key,
+            "name": row.name,
+            "call": row.call,
+            "href": f"../notebooks/{row.chapter}.html",
+            "pen": pen,
+        }
+        for pen, row in enumerate(shown())
     ]
-    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(
+        [row for row in rows if not keys or row["key"] in keys], ensure_ascii=False, separators=(",", ":")
+    )
     return f'<script type="application/json" id="playground-methods">{text}</script>'
 
 

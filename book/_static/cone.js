@@ -11,7 +11,7 @@
     ["one long, one short", [[4, 0], [-0.2, 0.5]], SIMPLE],
     ["opposite", [[2, 1], [-1, -0.5]], `${SIMPLE},nash`],
     ["lengths 1 : 100", [[-0.6, 0.8], [100, 0]], "equal,upgrad,unit-upgrad,mgda"],
-    ["IMTL-G uphill", [[-1, -0.1], [9, 3.5], [-8.5, 5.5]], "imtl-g,config"],
+    ["IMTL-G uphill", [[-1, -0.2], [9, 4], [-9, 6]], "imtl-g,config"],
     ["three tasks, from the first", fan, "pcgrad,mgda"],
     ["three tasks, from the last", fan, "pcgrad,mgda", true],
   ];
@@ -48,7 +48,7 @@
     const refit = (tips) => {
       const [xs, ys] = [0, 1].map((k) => [0, ...tips.map((tip) => tip[k])]);
       const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-      const size = Math.min((WIDTH - 190) / (right - left || 1), (HEIGHT - 90) / (high - low || 1));
+      const size = Math.min((WIDTH - 280) / (right - left || 1), (HEIGHT - 90) / (high - low || 1));
       fit = { size, x: (WIDTH - size * (left + right)) / 2, y: (HEIGHT + size * (low + high)) / 2 };
     };
 
@@ -57,10 +57,11 @@
       const orders = playground.orders(J.length, backwards);
       const found = playground.picked(chosen).map((row) => {
         const step = playground.step(row.key, J, L, orders);
-        const least = -1e-9 * Math.hypot(...step.d);
-        const rises = step.falls.flatMap((x, i) => (x < least * Math.hypot(...J[i]) ? [i + 1] : []));
-        const verdict = rises.length ? `loss ${rises.join(" and loss ")} rises` : "no loss rises";
-        return { row, rises, verdict, ...step };
+        const [size, ...sizes] = [step.d, ...J].map((v) => Math.hypot(...v));
+        const still = size <= 1e-12 * sizes.reduce((all, x, i) => all + Math.abs(step.alpha[i]) * x, 0);
+        const rises = step.falls.flatMap((x, i) => (!still && x < -1e-9 * size * sizes[i] ? [i + 1] : []));
+        const up = rises.length > 1 ? `losses ${rises.join(" and ")} rise` : `loss ${rises} rises`;
+        return { row, rises, verdict: still ? "no step" : rises.length ? up : "no loss rises", ...step };
       });
       const longest = Math.max(...J.map((g) => Math.hypot(...g))) || 1;
       const shown = (v) => (alike && Math.hypot(...v) ? v.map((x) => (longest * x) / Math.hypot(...v)) : v);
@@ -132,18 +133,22 @@
     const build = () => {
       const logarithm = [-2, 2, 0.01];
       const power = (x) => digits(10 ** x);
-      const make = (i, text, range, say, change) => slider(text, range, say, (x) => {
+      const make = (text, range, say, change) => slider(text, range, say, (x) => {
         change(x);
         presets.select.value = "";
         draw();
       });
       sliders = J.map((_, i) => [
-        make(i, `${name(i)}: angle`, [-180, 180, 1], (x) => `${Math.round(x)} degrees`, (a) => (J[i] = polar(Math.hypot(...J[i]), a))),
-        make(i, `${name(i)}: length`, logarithm, power, (x) => {
+        make(`${name(i)}: angle`, [-180, 180, 1], (x) => `${Math.round(x)} degrees`, (a) => {
+          J[i] = polar(Math.hypot(...J[i]), a);
+        }),
+        make(`${name(i)}: length`, logarithm, power, (x) => {
           const now = Math.hypot(...J[i]);
           J[i] = now ? J[i].map((y) => (y * 10 ** x) / now) : [10 ** x, 0];
         }),
-        make(i, `loss ${i + 1}`, logarithm, power, (x) => (L[i] = Number((10 ** x).toPrecision(3)))),
+        make(`loss ${i + 1}`, logarithm, power, (x) => {
+          L[i] = Number((10 ** x).toPrecision(3));
+        }),
       ]);
       const small = "small" in place.dataset;
       const shown = sliders.map((row) => html("div", {}, ...row.slice(0, small ? 2 : 3).map((s) => s.element)));

@@ -40,7 +40,7 @@
 
   /** Each with its name, function in Python, window, start, and steps and learning rate of Adam and of plain descent. */
   playground.toys = {
-    fonseca: { f: fonseca, title: "Fonseca", at: [-1.6, 1.6, -1.6, 1.6], start: [1, 0.4], adam: [300, 0.02], sgd: [300, 0.1] },
+    fonseca: { f: fonseca, title: "Fonseca's", at: [-1.6, 1.6, -1.6, 1.6], start: [1, 0.4], adam: [300, 0.02], sgd: [300, 0.1] },
     pcgrad: { f: pcgrad, title: "PCGrad's", at: [-4.5, 3.5, -4, 4], start: [0.5, -3], adam: [800, 0.02], sgd: [800, 0.002] },
     cagrad: { f: cagrad, title: "CAGrad's", at: [-11, 11, -11, 11], start: [-8.5, -5], adam: [1500, 0.02], sgd: [1500, 0.2] },
   };
@@ -94,14 +94,14 @@
     const range = (k) => all.reduce(([a, b], p) => [Math.min(a, p[k]), Math.max(b, p[k])], [Infinity, -Infinity]);
     const [[left, right], [low, high]] = [range(0), range(1)];
     const x = (u) => 14 + (232 * (u - left)) / (right - left || 1);
-    const y = (v) => 150 - (116 * (v - low)) / (high - low || 1);
+    const y = (v) => 98 - (70 * (v - low)) / (high - low || 1);
     const path = (points) => `M${points.map((p) => `${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`).join("L")}`;
     const words = [
       [8, 18, `${title}: ${digits(low)} to ${digits(high)}`],
-      [8, 174, `${across}: ${digits(left)} to ${digits(right)}`],
+      [8, 119, `${across}: ${digits(left)} to ${digits(right)}`],
     ];
-    return svg("svg", { viewBox: "0 0 260 184", role: "img", "aria-label": words.map((w) => w[2]).join("; ") },
-      svg("path", { d: "M8 26V156H252", stroke: "#555", fill: "none" }),
+    return svg("svg", { viewBox: "0 0 260 128", role: "img", "aria-label": words.map((w) => w[2]).join("; ") },
+      svg("path", { d: "M8 24V102H252", stroke: "#555", fill: "none" }),
       ...lines.map(([points, look]) => svg("path", { d: path(points), ...look, "stroke-width": 1.8 })),
       ...words.map(([u, v, text]) => svg("text", { x: u, y: v }, text)));
   };
@@ -114,7 +114,7 @@
     let start, lr, lines;
 
     const picture = svg("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", class: "spot" });
-    const plots = html("div", { className: "pair" });
+    const plots = html("div", { className: "map" });
     const settle = () => {
       const toy = toys[name];
       start = toy.start;

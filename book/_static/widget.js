@@ -31,9 +31,8 @@
 
   /** How a method is drawn: a colour and a dash of its own. */
   const pen = (row) => {
-    const i = rows.indexOf(row);
-    const dash = DASHES[Math.floor(i / COLOURS.length)];
-    return { stroke: COLOURS[i % COLOURS.length], "stroke-dasharray": dash, "stroke-width": 2.5, fill: "none" };
+    const dash = DASHES[Math.floor(row.pen / COLOURS.length)];
+    return { stroke: COLOURS[row.pen % COLOURS.length], "stroke-dasharray": dash, "stroke-width": 2.5, fill: "none" };
   };
 
   /** A row's short line, as a legend has it, with its name. */
@@ -71,7 +70,7 @@
   /** A labelled slider; `say` turns its value into words. */
   const slider = (name, [min, max, step], say, act) => {
     const input = html("input", { type: "range", min, max, step });
-    const output = html("output");
+    const output = html("span", { ariaHidden: "true" }); // a screen reader reads the slider's own words
     const show = (value) => {
       input.value = value;
       output.textContent = say(value);
@@ -134,12 +133,14 @@
 
   /** What stands around the picture of every widget: words, controls, and for the whole of it a table and code. */
   const frame = (place, above, picture, sliders, chosen, act, name) => {
-    const parts = { said: html("p", { className: "said", role: "status" }), table: html("table"), code: html("pre", { tabIndex: 0 }) };
+    const parts = { table: html("table"), code: html("pre", { tabIndex: 0 }) };
+    parts.said = html("p", { className: "said", role: "status" });
     parts.controls = html("div", { className: "controls" }, ...sliders);
     const scroll = html("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: name }, parts.table);
     const same = html("details", {}, html("summary", {}, "The same in Python"), parts.code);
-    const rest = "small" in place.dataset ? [] : [boxes(chosen, act), scroll, same];
-    place.append(...above, picture, parts.said, parts.controls, ...rest);
+    const small = "small" in place.dataset;
+    const rest = small ? [] : [boxes(chosen, act), scroll, same];
+    place.append(...(small ? [] : above), picture, parts.said, parts.controls, ...rest);
     return parts;
   };
 
