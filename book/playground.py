@@ -10,7 +10,7 @@ as Colab shows it; in the book the widget stands above it, and starts in that st
 
 import json
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -87,9 +87,10 @@ def embed(app: Sphinx, doctree: nodes.document) -> None:
     for reference in list(doctree.findall(nodes.reference)):
         uri = reference.get("refuri", "")
         if uri.startswith(address) and reference.parent.astext() == reference.astext():
-            state = urlsplit(uri).query
+            state = urlsplit(unescape(uri)).query
             place = widget(state.split(".")[0], "", state=state, small="")
             reference.parent.parent.insert(reference.parent.parent.index(reference.parent), place)
+            reference["refuri"] = f"{app.builder.get_relative_uri(app.env.docname, PAGE)}?{state}"
     found = [raw.astext() for raw in doctree.findall(nodes.raw) if 'data-widget="' in raw.astext()]
     if found:
         kinds = set(re.findall(r'data-widget="(\w+)"', "".join(found)))

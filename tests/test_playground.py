@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 from cases import DEGENERATE, SCALES, draw, matrix
+from lint import NOTEBOOKS
 from playground import KINDS, SHARED, STATIC
 from playwright.sync_api import Locator
 from test_notebooks import code_tags
-from test_rendered import HTML, ROOT, Site, Visit, book, browser  # noqa: F401  (fixtures)
+from test_rendered import BASE, HTML, ROOT, Site, Visit, book, browser  # noqa: F401  (fixtures)
 from torch import Tensor
 
 import mtl_ref as mtl
@@ -280,6 +281,34 @@ def test_a_unit_turns_some_directions_and_not_others(visit: Visit) -> None:
     turns = {row[0]: row[-1] for row in table(place)}
     assert {name for name, verdict in turns.items() if verdict == "turns"} == {"equal weights", "PCGrad", "MGDA"}
     assert turns["normalised gradients"] == "does not turn"
+
+
+LINKED = [  # a chapter, and the state that it links to
+    (path.stem, state)
+    for path in NOTEBOOKS
+    for state in re.findall(rf"\]\({re.escape(BASE + PAGE)}\?([^)]+)\)", path.read_text())
+]
+
+
+def test_chapters_link_to_the_playground_under_the_book_s_address() -> None:
+    assert len(LINKED) >= 4
+    assert len(LINKED) == sum(path.read_text().count("playground.html") for path in NOTEBOOKS)
+
+
+@pytest.mark.parametrize(("chapter", "state"), LINKED)
+def test_a_chapter_s_link_is_a_widget_in_its_state(book: Site, chapter: str, state: str) -> None:  # noqa: F811
+    opened = book.open(f"notebooks/{chapter}.html")
+    place = opened.page.locator(f'.widget[data-state="{state}"]')
+    keys = re.findall(r"\.m=([\w,+-]+)", state)[0].split(",")
+    assert all(f"{METHODS[key].name}: " in place.locator(".said").inner_text() for key in keys)
+    assert opened.page.locator(f'a[href="../{PAGE}?{state}"]').count() == 1
+    opened.page.close()
+
+
+def test_a_widget_without_a_method_says_so(book: Site) -> None:  # noqa: F811
+    opened = book.open(f"{PAGE}?cone.m=&landscape.m=&scale.m=")
+    assert [opened.console, widget(opened, "cone").locator(".said").inner_text()] == [[], "No method is chosen."]
+    opened.page.close()
 
 
 # --- What it costs, and what stands there without it

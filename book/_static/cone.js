@@ -2,7 +2,6 @@
 {
   const { html, svg, digits, pen, slider, choice, link, arrow, names, polar } = playground;
   const WIDTH = 600;
-  const HEIGHT = 380;
   const SIMPLE = "equal,normalized,pcgrad,mgda";
   const fan = [0, 130, -150].map((a) => polar(1, a));
   const PRESETS = [
@@ -10,7 +9,7 @@
     ["aligned", [[2, 0.4], [1, 1.2]], SIMPLE],
     ["one long, one short", [[4, 0], [-0.2, 0.5]], SIMPLE],
     ["opposite", [[2, 1], [-1, -0.5]], `${SIMPLE},nash`],
-    ["lengths 1 : 100", [[-0.6, 0.8], [100, 0]], "equal,upgrad,unit-upgrad,mgda"],
+    ["lengths 1 : 100", [[1, 0], [-30, 100]], "equal,upgrad,unit-upgrad,mgda"],
     ["IMTL-G uphill", [[-1, -0.2], [9, 4], [-9, 6]], "imtl-g,config"],
     ["three tasks, from the first", fan, "pcgrad,mgda"],
     ["three tasks, from the last", fan, "pcgrad,mgda", true],
@@ -32,6 +31,8 @@
 
   playground.start("cone", (place, read, save) => {
     const chosen = new Set();
+    const small = "small" in place.dataset;
+    const height = small ? 300 : 380;
     let J, L, backwards, fit, sliders;
     let alike = Number(read("alike") ?? 0);
 
@@ -48,8 +49,8 @@
     const refit = (tips) => {
       const [xs, ys] = [0, 1].map((k) => [0, ...tips.map((tip) => tip[k])]);
       const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-      const size = Math.min((WIDTH - 280) / (right - left || 1), (HEIGHT - 90) / (high - low || 1));
-      fit = { size, x: (WIDTH - size * (left + right)) / 2, y: (HEIGHT + size * (low + high)) / 2 };
+      const size = Math.min((WIDTH - 280) / (right - left || 1), (height - 80) / (high - low || 1));
+      fit = { size, x: (WIDTH - size * (left + right)) / 2, y: (height + size * (low + high)) / 2 };
     };
 
     /** Everything anew; the picture keeps its place while a tip is dragged. */
@@ -73,11 +74,11 @@
       const drawn = arrows.map(([tip, ...rest]) => [at(tip), ...rest]);
       const far = (2 * WIDTH) / fit.size;
       const cone = J.reduce(cut, [[far, far], [-far, far], [-far, -far], [far, -far]]);
-      const handles = J.flatMap((g, i) => {
+      const handles = J.map((g, i) => {
         const [cx, cy] = at(shown(g));
         const handle = svg("circle", { cx, cy, r: 20, class: "handle" });
         handle.addEventListener("pointerdown", (event) => drag(event, i));
-        return [svg("circle", { cx, cy, r: 5 }), handle];
+        return handle;
       });
       picture.replaceChildren(
         svg("polygon", { points: cone.map(at).join(" "), fill: "#00694B", "fill-opacity": 0.15 }),
@@ -90,7 +91,8 @@
 
     /** Words, numbers, code and address. */
     const tell = (found) => {
-      said.textContent = `${found.map((f) => `${f.row.name}: ${f.verdict}`).join("; ")}.`;
+      const words = found.map((f) => `${f.row.name}: ${f.verdict}`).join("; ");
+      said.textContent = `${words || "No method is chosen"}.`;
       const gradients = J.map((g, i) => `${name(i)} = (${g.map(digits).join(", ")})`).join(", ");
       picture.setAttribute("aria-label", `The gradients ${gradients}; shaded, the directions in which every loss falls.`);
       J.forEach(([x, y], i) => {
@@ -150,7 +152,6 @@
           L[i] = Number((10 ** x).toPrecision(3));
         }),
       ]);
-      const small = "small" in place.dataset;
       const shown = sliders.map((row) => html("div", {}, ...row.slice(0, small ? 2 : 3).map((s) => s.element)));
       const tasks = choice("Tasks", [[2, "2"], [3, "3"]], (T) => {
         J = [...J, [0, -1]].slice(0, T);
@@ -191,7 +192,7 @@
       chosen.clear();
       read("m").split(",").forEach((key) => chosen.add(key));
     }
-    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
+    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img" });
     const above = html("p", {}, presets.element, " ", lengths.element);
     const { said, table, code, controls } =
       playground.frame(place, [above], picture, [], chosen, draw, "Directions of the methods");

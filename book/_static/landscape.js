@@ -164,7 +164,7 @@
     const tell = (walks, steps) => {
       const point = start.map(digits).join(", ");
       const ends = walks.map(({ row, end }) => `${row.name} ends at the losses ${end.L.map(digits).join(" and ")}`);
-      said.textContent = `From (${point}): ${ends.join("; ")}.`;
+      said.textContent = `From (${point}): ${ends.join("; ") || "no method is chosen"}.`;
       picture.setAttribute("aria-label", `Level lines of the mean of ${toys[name].title} two losses, and the ways from (${point}).`);
       sliders.forEach((s, i) => s.show([...start, Math.log10(lr)][i]));
       playground.fill(table, ["method", "θ at the end", "L₁", "L₂", "steps"], walks.map(({ row, points, end }) => [
