@@ -16,7 +16,7 @@ from lint import NOTEBOOKS
 from playground import KINDS, SHARED, STATIC
 from playwright.sync_api import Locator
 from test_notebooks import code_tags
-from test_rendered import BASE, HTML, ROOT, Site, Visit, book, browser  # noqa: F401  (fixtures)
+from test_rendered import BASE, HTML, PHONE, ROOT, Site, Visit, book, browser  # noqa: F401  (fixtures)
 from torch import Tensor
 
 import mtl_ref as mtl
@@ -251,6 +251,27 @@ def test_a_tip_can_be_dragged(visit: Visit) -> None:
     assert place.get_by_label("g₁: angle").get_attribute("aria-valuetext") != before
     for shown, measured in shown_and_measured(place):
         torch.testing.assert_close(torch.tensor(shown).double(), measured, rtol=6e-3, atol=1e-9)
+
+
+def test_a_finger_drags_a_tip_and_not_the_page(book: Site) -> None:  # noqa: F811
+    browser = book.context.browser  # noqa: F811
+    assert browser is not None
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(book.address + PAGE)
+    handle = page.locator(".handle").first
+    handle.scroll_into_view_if_needed()
+    box, before = handle.bounding_box(), page.evaluate("scrollY")
+    assert box is not None
+    touch = context.new_cdp_session(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for kind, far in (("touchStart", 0), *(("touchMove", 8 * k) for k in range(1, 9))):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x - far, "y": y - far}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    (degrees,) = numbers(page.get_by_label("g₁: angle").get_attribute("aria-valuetext") or "")
+    assert degrees > 15
+    assert page.evaluate("scrollY") == before
+    context.close()
 
 
 def test_the_address_shows_what_its_sender_saw(visit: Visit, book: Site) -> None:  # noqa: F811

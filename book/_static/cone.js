@@ -68,23 +68,21 @@
       const shown = (v) => (alike && Math.hypot(...v) ? v.map((x) => (longest * x) / Math.hypot(...v)) : v);
       const arrows = [
         ...found.map((f) => [shown(f.d), pen(f.row), f.row.name]),
-        ...J.map((g, i) => [shown(g), { stroke: "#000", "stroke-width": 3.5, fill: "none" }, name(i)]),
+        ...J.map((g, i) => [shown(g), playground.black, name(i)]),
       ];
       if (dragged !== true) refit(arrows.map(([tip]) => tip));
       const drawn = arrows.map(([tip, ...rest]) => [at(tip), ...rest]);
       const far = (2 * WIDTH) / fit.size;
       const cone = J.reduce(cut, [[far, far], [-far, far], [-far, -far], [far, -far]]);
-      const handles = J.map((g, i) => {
-        const [cx, cy] = at(shown(g));
-        const handle = svg("circle", { cx, cy, r: 20, class: "handle" });
-        handle.addEventListener("pointerdown", (event) => drag(event, i));
-        return handle;
+      [...handles.children].forEach((handle, i) => {
+        const [cx, cy] = at(shown(J[i]));
+        handle.setAttribute("cx", cx);
+        handle.setAttribute("cy", cy);
       });
-      picture.replaceChildren(
+      drawing.replaceChildren(
         svg("polygon", { points: cone.map(at).join(" "), fill: "#00694B", "fill-opacity": 0.15 }),
         ...drawn.flatMap(([tip, look]) => arrow(at([0, 0]), tip, look)),
         ...names(at([0, 0]), drawn.toReversed()),
-        ...handles,
       );
       tell(found);
     };
@@ -94,13 +92,16 @@
       const words = found.map((f) => `${f.row.name}: ${f.verdict}`).join("; ");
       said.textContent = `${words || "No method is chosen"}.`;
       const gradients = J.map((g, i) => `${name(i)} = (${g.map(digits).join(", ")})`).join(", ");
-      picture.setAttribute("aria-label", `The gradients ${gradients}; shaded, the directions in which every loss falls.`);
+      const shaded = "shaded, the directions in which every loss falls";
+      picture.setAttribute("aria-label", `The gradients ${gradients}; ${shaded}.`);
       J.forEach(([x, y], i) => {
-        const values = [(Math.atan2(y, x) * 180) / Math.PI, Math.log10(Math.hypot(x, y) || 0.01), Math.log10(L[i])];
+        const angle = (Math.atan2(y, x) * 180) / Math.PI;
+        const values = [angle, Math.log10(Math.hypot(x, y) || 0.01), Math.log10(L[i])];
         sliders[i].forEach((s, k) => s.show(values[k]));
       });
       const bold = (on, text) => (on ? html("b", {}, text) : text);
-      fill(table, ["method", "d", ...J.map((_, i) => `⟨${name(i)}, d⟩`), "weights", "verdict"], found.map((f) => [
+      const head = ["method", "d", ...J.map((_, i) => `⟨${name(i)}, d⟩`), "weights", "verdict"];
+      playground.fill(table, head, found.map((f) => [
         link(f.row),
         `(${f.d.map(digits).join(", ")})`,
         ...f.falls.map((x, i) => bold(f.rises.includes(i + 1), digits(x))),
@@ -124,11 +125,12 @@
         draw(true);
       };
       const end = () => {
-        removeEventListener("pointermove", move);
+        event.target.removeEventListener("pointermove", move);
         draw();
       };
-      addEventListener("pointermove", move);
-      for (const last of ["pointerup", "pointercancel"]) addEventListener(last, end, { once: true });
+      event.target.setPointerCapture(event.pointerId);
+      event.target.addEventListener("pointermove", move);
+      event.target.addEventListener("lostpointercapture", end, { once: true });
     };
 
     /** The controls, anew for each number of tasks. */
@@ -152,6 +154,12 @@
           L[i] = Number((10 ** x).toPrecision(3));
         }),
       ]);
+      handles.replaceChildren(...J.map((_, i) => {
+        const handle = svg("circle", { r: 20, class: "handle" });
+        handle.addEventListener("touchstart", (event) => event.preventDefault()); // or the page would scroll
+        handle.addEventListener("pointerdown", (event) => drag(event, i));
+        return handle;
+      }));
       const shown = sliders.map((row) => html("div", {}, ...row.slice(0, small ? 2 : 3).map((s) => s.element)));
       const tasks = choice("Tasks", [[2, "2"], [3, "3"]], (T) => {
         J = [...J, [0, -1]].slice(0, T);
@@ -165,7 +173,8 @@
       });
       tasks.select.value = J.length;
       order.select.value = Number(backwards);
-      controls.replaceChildren(...shown, ...(small ? [] : [tasks.element, ...(J.length > 2 ? [order.element] : [])]));
+      const more = J.length > 2 ? [tasks.element, order.element] : [tasks.element];
+      controls.replaceChildren(...shown, ...(small ? [] : more));
       place.querySelectorAll("[type=checkbox]").forEach((box) => (box.checked = chosen.has(box.value)));
       draw();
     };
@@ -192,11 +201,11 @@
       chosen.clear();
       read("m").split(",").forEach((key) => chosen.add(key));
     }
-    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img" });
+    const [drawing, handles] = [svg("g"), svg("g")]; // what is dragged stays while all else is drawn anew
+    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img" }, drawing, handles);
     const above = html("p", {}, presets.element, " ", lengths.element);
     const { said, table, code, controls } =
       playground.frame(place, [above], picture, [], chosen, draw, "Directions of the methods");
-    const fill = playground.fill;
     build();
   });
 }

@@ -38,11 +38,12 @@
     return { L: parts.map((p) => p[0]), J: parts.map((p) => p[1]) };
   };
 
-  /** Each with its name, function in Python, window, start, and steps and learning rate of Adam and of plain descent. */
+  /** A function with its name, window and start; the number of steps; the learning rates of Adam and of plain descent. */
+  const toy = (f, title, at, start, steps, adam, sgd) => ({ f, title, at, start, steps, adam, sgd });
   playground.toys = {
-    fonseca: { f: fonseca, title: "Fonseca's", at: [-1.6, 1.6, -1.6, 1.6], start: [1, 0.4], adam: [300, 0.02], sgd: [300, 0.1] },
-    pcgrad: { f: pcgrad, title: "PCGrad's", at: [-4.5, 3.5, -4, 4], start: [0.5, -3], adam: [800, 0.02], sgd: [800, 0.002] },
-    cagrad: { f: cagrad, title: "CAGrad's", at: [-11, 11, -11, 11], start: [-8.5, -5], adam: [1500, 0.02], sgd: [1500, 0.2] },
+    fonseca: toy(fonseca, "Fonseca's", [-1.6, 1.6, -1.6, 1.6], [1, 0.4], 300, 0.02, 0.1),
+    pcgrad: toy(pcgrad, "PCGrad's", [-4.5, 3.5, -4, 4], [0.5, -3], 800, 0.02, 0.002),
+    cagrad: toy(cagrad, "CAGrad's", [-11, 11, -11, 11], [-8.5, -5], 1500, 0.02, 0.2),
   };
 
   /** The points that a method visits, {theta, L}; it ends early where the method is not defined. */
@@ -80,7 +81,8 @@
             const [r, s] = corners[(k + 1) % 4];
             const [a, b] = [grid[q][p] - level, grid[s][r] - level];
             const t = a / (a - b);
-            return a > 0 !== b > 0 ? [`${((p + t * (r - p)) / n).toFixed(4)} ${(1 - (q + t * (s - q)) / n).toFixed(4)}`] : [];
+            const [x, y] = [(p + t * (r - p)) / n, 1 - (q + t * (s - q)) / n];
+            return a > 0 !== b > 0 ? [`${x.toFixed(4)} ${y.toFixed(4)}`] : [];
           });
           for (let k = 0; k + 1 < ends.length; k += 2) parts.push(`M${ends[k]}L${ends[k + 1]}`);
         }
@@ -118,7 +120,7 @@
     const settle = () => {
       const toy = toys[name];
       start = toy.start;
-      lr = toy[adam ? "adam" : "sgd"][1];
+      lr = toy[adam ? "adam" : "sgd"];
     };
     settle();
     if (read("start")) start = read("start").split(",").map(Number);
@@ -132,7 +134,7 @@
     /** Where every chosen method goes from here. */
     const draw = () => {
       const toy = toys[name];
-      const steps = toy[adam ? "adam" : "sgd"][0];
+      const steps = toy.steps;
       const walks = playground.picked(chosen).map((row) => {
         const points = playground.walk(toy.f, row.key, start, steps, lr, adam);
         return { row, points, end: points.at(-1) };
@@ -145,7 +147,7 @@
         return svg("circle", { cx, cy, r: 5, fill: pen(row).stroke });
       };
       picture.replaceChildren(
-        svg("path", { d: lines, transform: `scale(${SIZE})`, stroke: "#999", "stroke-width": 0.8 / SIZE, fill: "none" }),
+        svg("path", { d: lines, transform: `scale(${SIZE})`, stroke: "#999", "stroke-width": 1 / SIZE, fill: "none" }),
         ...walks.map((walk) => svg("path", { d: track(walk.points), ...pen(walk.row) })),
         ...walks.map(mark),
         svg("path", { d: `M${x - 6} ${y}h12M${x} ${y - 6}v12`, stroke: "#000", "stroke-width": 3 }),
@@ -163,11 +165,13 @@
     /** Words, numbers, code and address. */
     const tell = (walks, steps) => {
       const point = start.map(digits).join(", ");
-      const ends = walks.map(({ row, end }) => `${row.name} ends at the losses ${end.L.map(digits).join(" and ")}`);
+      const ends = walks.map(({ row, end }) => `${row.name} ends at losses ${end.L.map(digits).join(" and ")}`);
       said.textContent = `From (${point}): ${ends.join("; ") || "no method is chosen"}.`;
-      picture.setAttribute("aria-label", `Level lines of the mean of ${toys[name].title} two losses, and the ways from (${point}).`);
+      const about = `Level lines of the mean of ${toys[name].title} two losses`;
+      picture.setAttribute("aria-label", `${about}, and the ways from (${point}).`);
       sliders.forEach((s, i) => s.show([...start, Math.log10(lr)][i]));
-      playground.fill(table, ["method", "θ at the end", "L₁", "L₂", "steps"], walks.map(({ row, points, end }) => [
+      const head = ["method", "θ at the end", "L₁", "L₂", "steps"];
+      playground.fill(table, head, walks.map(({ row, points, end }) => [
         link(row),
         `(${end.theta.map(digits).join(", ")})`,
         ...end.L.map(digits),
@@ -216,7 +220,8 @@
     picture.addEventListener("click", (event) => {
       const to = playground.pointed(picture, event);
       const [left, right, low, high] = toys[name].at;
-      start = [left + (to.x / SIZE) * (right - left), high - (to.y / SIZE) * (high - low)].map((x) => Number(x.toFixed(2)));
+      start = [left + (to.x / SIZE) * (right - left), high - (to.y / SIZE) * (high - low)];
+      start = start.map((x) => Number(x.toFixed(2)));
       draw();
     });
     const above = html("p", {}, problem.element, " ", optimizer.element);

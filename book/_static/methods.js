@@ -1,4 +1,4 @@
-// What a method makes of M, the Gram matrix of the gradients, and of the losses L: the weights α of d = Σ αᵢ gᵢ.
+// What a method makes of the gradients' Gram matrix M and of the losses L: the weights α of d = Σ αᵢ gᵢ.
 // A line has the tag of the Python line that computes the same; tests/test_playground.py holds the two together.
 const playground = {};
 {
@@ -110,7 +110,8 @@ const playground = {};
     const [norms, C] = unitGram(M);
     const b = norms.map((x) => Math.min(...norms) / x);
     const [ridge, strictlyConvex] = ridged(C);
-    const z = leastPush(strictlyConvex, b.map((x) => -x), ridge); // the minimum of yᵀ C y, b·y = 1, is at y ∝ z
+    // the minimum of yᵀ C y with b·y = 1 is in the direction of this one, which the dual cone needs too
+    const z = leastPush(strictlyConvex, b.map((x) => -x), ridge);
     const y = z.map((x) => x / dot(b, z)); // (MN.3)
     return y.map((x, i) => x * b[i]);
   };
@@ -174,7 +175,8 @@ const playground = {};
     const radius = c * length(mean);
     if (radius === 0) return mean;
     const b = times(M, mean);
-    const shifted = (lam) => M.map((row, i) => row.map((x, j) => x + lam * (b[i] + b[j]) + lam ** 2 * dot(b, mean)));
+    const entry = (x, i, j, lam) => x + lam * (b[i] + b[j]) + lam ** 2 * dot(b, mean);
+    const shifted = (lam) => M.map((row, i) => row.map((x, j) => entry(x, i, j, lam)));
     const weights = (lam) => minNorm(shifted(lam)); // (CA.1)
     const longest = Math.sqrt(Math.max(...diagonal(M)));
     const shortest = Math.max(length(minNorm(M)), 1e-8 * longest);
@@ -206,7 +208,8 @@ const playground = {};
     const kept = squares.map((x) => x > RANK * squares.at(-1));
     const sigma = pick(squares, kept).map(Math.sqrt);
     const Q = pick(V, kept);
-    const B = M.map((_, i) => M.map((_, j) => sum(Q.map((q, k) => (sigma[0] * q[i] * q[j]) / sigma[k])))); // (AL.2)
+    const entry = (i, j) => sum(Q.map((q, k) => (sigma[0] * q[i] * q[j]) / sigma[k])); // (AL.2)
+    const B = M.map((_, i) => M.map((_, j) => entry(i, j)));
     return B.map(sum); // (AL.3)
   };
 
@@ -260,7 +263,7 @@ const playground = {};
     return softmax(L.map((x) => (w * x) / mu)).map((share) => share * w); // (ST.1)
   };
 
-  /** From M, L and, for PCGrad, the order in which each gradient meets the others, to α; keys as in the catalogue. */
+  /** From M, L and, for PCGrad, the order in which each gradient meets the others, to α; the catalogue's keys. */
   playground.methods = {
     "equal": (M) => M.map(() => 1 / M.length), // (WS.2)
     "realtime": (M, L) => L.map((x) => 1 / x), // (RS.1)
@@ -287,9 +290,10 @@ const playground = {};
     return order.map(() => order);
   };
 
-  /** The weights of a method, its direction, and how fast each loss falls along it; NaN where a loss must be > 0. */
+  /** The weights of a method, its direction, and how fast each loss falls along it; NaN if a loss must be > 0. */
   playground.step = (key, J, L, orders = playground.orders(J.length)) => {
-    const defined = Math.min(...L) > 0 || !["realtime", "mgda-loss", "mgda-loss+", "famo"].includes(key);
+    const divides = ["realtime", "mgda-loss", "mgda-loss+", "famo"].includes(key);
+    const defined = Math.min(...L) > 0 || !divides;
     const alpha = defined ? playground.methods[key](gram(J), L, orders) : L.map(() => NaN);
     const d = J[0].map((_, k) => sum(alpha.map((a, i) => a * J[i][k])));
     return { alpha, d, falls: times(J, d) };

@@ -28,7 +28,7 @@
       };
       const arrows = [
         ...found.map((f) => [at(f.d), pen(f.row), f.row.name]),
-        ...after.J.map((g, i) => [at(g), { stroke: "#000", "stroke-width": 3.5, fill: "none" }, `g${"₁₂"[i]}`]),
+        ...after.J.map((g, i) => [at(g), playground.black, `g${"₁₂"[i]}`]),
       ];
       picture.replaceChildren(
         ...arrows.flatMap(([tip, look]) => arrow(ORIGIN, tip, look)),
@@ -36,12 +36,17 @@
       );
       const still = found.filter((f) => f.still).map((f) => f.row.name);
       const turns = found.filter((f) => !f.still).map((f) => f.row.name);
-      said.textContent = `Loss 1 times ${digits(unit)}. It turns: ${turns.join(", ") || "none"}. It does not turn: ${still.join(", ") || "none"}.`;
-      picture.setAttribute("aria-label", `Directions, all drawn equally long, of gradients at ${digits(angle)} degrees.`);
+      const words = [`Turns: ${turns.join(", ") || "none"}`, `does not turn: ${still.join(", ") || "none"}`];
+      said.textContent = `Loss 1 times ${digits(unit)}. ${words.join("; ")}.`;
+      const about = `Directions, all drawn equally long, of gradients at ${digits(angle)} degrees`;
+      picture.setAttribute("aria-label", `${about}, loss 1 times ${digits(unit)}.`);
       sliders[0].show(Math.log10(unit));
       sliders[1].show(angle);
       playground.fill(table, ["method", "turns by", "length times", "verdict"], found.map((f) => [
-        link(f.row), `${digits(f.degrees)}°`, digits(f.longer), f.still ? "does not turn" : html("b", {}, "turns"),
+        link(f.row),
+        `${digits(f.degrees)}°`,
+        digits(f.longer),
+        f.still ? "does not turn" : html("b", {}, "turns"),
       ]));
       code.textContent = playground.directions(after.J, after.L, found.map((f) => [f.row.call, f.d]));
       save({ unit, angle, m: [...chosen] });

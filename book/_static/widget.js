@@ -35,6 +35,9 @@
     return { stroke: COLOURS[row.pen % COLOURS.length], "stroke-dasharray": dash, "stroke-width": 2.5, fill: "none" };
   };
 
+  /** How a gradient is drawn. */
+  const black = { stroke: "#000", "stroke-width": 3.5, fill: "none" };
+
   /** A row's short line, as a legend has it, with its name. */
   const sample = (row) => {
     const line = svg("path", { d: "M0 5H22", ...pen(row) });
@@ -61,7 +64,8 @@
       const anchor = Math.abs(dx) < 0.4 ? "middle" : dx < 0 ? "end" : "start";
       const left = u + 9 * dx;
       let height = v + 14 * dy + 5;
-      while (taken.some((other) => Math.abs(other[0] - left) < 120 && Math.abs(other[1] - height) < 15)) height -= 5;
+      const close = (other) => Math.abs(other[0] - left) < 120 && Math.abs(other[1] - height) < 15;
+      while (taken.some(close)) height -= 5;
       taken.push([left, height]);
       return svg("text", { x: left, y: height, fill: look.stroke, "text-anchor": anchor }, text);
     });
@@ -113,7 +117,8 @@
   /** Fill a table; a cell is a text or an element. */
   const fill = (table, head, lines) => {
     const cells = (tag, line) => html("tr", {}, ...line.map((cell, i) => html(i ? tag : "th", {}, cell)));
-    table.replaceChildren(html("thead", {}, cells("th", head)), html("tbody", {}, ...lines.map((l) => cells("td", l))));
+    const body = lines.map((line) => cells("td", line));
+    table.replaceChildren(html("thead", {}, cells("th", head)), html("tbody", {}, ...body));
     table.querySelectorAll("th").forEach((th) => (th.scope = th.closest("thead") ? "col" : "row"));
   };
 
@@ -163,5 +168,5 @@
   };
 
   Object.assign(playground, { html, svg, digits, rows, pen, link, arrow, names, slider, choice, picked, pointed });
-  Object.assign(playground, { polar, fill, python, directions, frame, start });
+  Object.assign(playground, { black, polar, fill, python, directions, frame, start });
 }
