@@ -39,7 +39,7 @@
       const words = [`Turns: ${turns.join(", ") || "none"}`, `does not turn: ${still.join(", ") || "none"}`];
       said.textContent = `Loss 1 times ${digits(unit)}. ${words.join("; ")}.`;
       const about = `Directions, all drawn equally long, of gradients at ${digits(angle)} degrees`;
-      picture.setAttribute("aria-label", `${about}, loss 1 times ${digits(unit)}.`);
+      picture.setAttribute("aria-label", `${about}, the first loss multiplied by ${digits(unit)}.`);
       sliders[0].show(Math.log10(unit));
       sliders[1].show(angle);
       playground.fill(table, ["method", "turns by", "length times", "verdict"], found.map((f) => [
