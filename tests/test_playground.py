@@ -14,7 +14,7 @@ import torch
 from cases import DEGENERATE, SCALES, draw, matrix
 from lint import NOTEBOOKS
 from playground import KINDS, SHARED, STATIC
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, Page
 from test_notebooks import code_tags
 from test_rendered import BASE, HTML, PHONE, ROOT, Site, Visit, book, browser  # noqa: F401  (fixtures)
 from torch import Tensor
@@ -90,12 +90,12 @@ def weights(method: Any, J: Tensor, losses: Tensor) -> Tensor:
     return torch.autograd.grad(method(losses), losses)[0]
 
 
-def faults(visit: Visit, keys: list[str], states: list[State]) -> list[str]:
+def faults(page: Page, keys: list[str], states: list[State]) -> list[str]:
     """Where a direction of the page differs from the package's by more than 1e-6 of it, and more than rounding."""
     given = [[J.tolist(), L.tolist(), orders(len(J))] for _, J, L in states]
     steps = "([keys, given]) => given.map(([J, L, o]) => keys.map(key => playground.step(key, J, L, o)))"
     wrong = []
-    for (name, J, L), row in zip(states, visit.page.evaluate(steps, [keys, given]), strict=True):
+    for (name, J, L), row in zip(states, page.evaluate(steps, [keys, given]), strict=True):
         lengths = J.norm(dim=1)
         for key, there in zip(keys, row, strict=True):
             alpha, d = weights(balancer(key, len(J)), J, L), direction(balancer(key, len(J)), J, L)
@@ -116,11 +116,34 @@ def test_every_method_without_memory_of_these_chapters_is_shown(keys: list[str])
 
 def test_sampled_states_are_those_of_the_package(visit: Visit, keys: list[str]) -> None:
     assert len(sampled()) == STATES
-    assert faults(visit, keys, sampled()) == []
+    assert faults(visit.page, keys, sampled()) == []
 
 
 def test_degenerate_states_are_those_of_the_package(visit: Visit, keys: list[str]) -> None:
-    assert faults(visit, keys, degenerate()) == []
+    assert faults(visit.page, keys, degenerate()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong"),
+    [
+        ("mgda", "alpha.map((x, i) => x * s[i]); // (MG.2)", "alpha.map((x, i) => -x * s[i]); // (MG.2)"),
+        ("pcgrad", "x - share * M[j][k]); // (PC.2)", "x + share * M[j][k]); // (PC.2)"),
+        (
+            "upgrad",
+            "slack = times(C, z).map((x, i) => inner[i] + x)",
+            "slack = times(C, z).map((x, i) => inner[i] - x)",
+        ),
+        ("nash", "x + length * change[i]); // (BG.3)", "x - length * change[i]); // (BG.3)"),
+    ],
+)
+def test_a_wrong_sign_is_found(book: Site, key: str, right: str, wrong: str) -> None:  # noqa: F811
+    source = (STATIC / "methods.js").read_text()
+    assert source.count(right) == 1
+    for text, found in ((source, False), (source.replace(right, wrong), True)):
+        page = book.context.new_page()
+        page.add_script_tag(content=f"{text};globalThis.playground = playground")
+        assert bool(faults(page, [key], sampled()[:40])) is found
+        page.close()
 
 
 def test_the_page_s_tags_are_the_package_s(visit: Visit) -> None:
@@ -281,6 +304,7 @@ def test_the_address_shows_what_its_sender_saw(visit: Visit, book: Site) -> None
     place.get_by_role("checkbox", name="CAGrad").check()
     widget(visit, "landscape").get_by_role("combobox", name="Losses").select_option("cagrad")
     widget(visit, "scale").get_by_label("loss 1 times").press("End")
+    visit.page.wait_for_url("**scale.unit=1000**")
     other = book.open(visit.page.url.removeprefix(book.address))
     for kind in KINDS:
         assert table(widget(other, kind)) == table(widget(visit, kind)), kind

@@ -155,12 +155,16 @@
       const linked = "state" in place.dataset;
       const given = new URLSearchParams(linked ? place.dataset.state : location.search);
       const read = (name) => given.get(`${kind}.${name}`);
+      let timer; // undefined until the first picture, which is what the address says already
       const save = (state) => {
-        if (linked) return;
-        const address = new URL(location.href);
-        for (const [name, value] of Object.entries(state)) address.searchParams.set(`${kind}.${name}`, value);
-        address.search = address.search.replaceAll("%2C", ",");
-        history.replaceState(null, "", address);
+        const write = () => {
+          const address = new URL(location.href);
+          for (const [name, value] of Object.entries(state)) address.searchParams.set(`${kind}.${name}`, value);
+          address.search = address.search.replaceAll("%2C", ",");
+          history.replaceState(null, "", address);
+        };
+        clearTimeout(timer); // browsers refuse an address that changes with every move of a slider
+        timer = setTimeout(timer === undefined || linked ? () => {} : write, 200);
       };
       place.replaceChildren();
       build(place, read, save);
