@@ -9,10 +9,10 @@
     ["aligned", [[2, 0.4], [1, 1.2]], SIMPLE],
     ["one long, one short", [[4, 0], [-0.2, 0.5]], SIMPLE],
     ["opposite", [[2, 1], [-1, -0.5]], `${SIMPLE},nash`],
-    ["lengths 1 : 100", [[1, 0], [-30, 100]], "equal,upgrad,unit-upgrad,mgda"],
-    ["IMTL-G uphill", [[-1, -0.2], [9, 4], [-9, 6]], "imtl-g,config"],
+    ["lengths 1 : 100", [[1, 0], [-30, 100]], "equal,upgrad,unit-upgrad,mgda", { alike: 1 }],
+    ["IMTL-G uphill", [[-1, -0.2], [9, 4], [-9, 6]], "imtl-g,config", { alike: 1 }],
     ["three tasks, from the first", fan, "pcgrad,mgda"],
-    ["three tasks, from the last", fan, "pcgrad,mgda", true],
+    ["three tasks, from the last", fan, "pcgrad,mgda", { backwards: true }],
   ];
   const SEEDS = [13, 0]; // with these PCGrad draws the two orders, for three tasks
   const name = (i) => `g${"₁₂₃"[i]}`;
@@ -33,15 +33,14 @@
     const chosen = new Set();
     const small = "small" in place.dataset;
     const height = small ? 300 : 380;
-    let J, L, backwards, fit, sliders;
-    let alike = Number(read("alike") ?? 0);
+    let J, L, backwards, alike, fit, sliders;
 
     const preset = (k) => {
       J = PRESETS[k][1].map((g) => [...g]);
       L = J.map(() => 1);
       chosen.clear();
       PRESETS[k][2].split(",").forEach((key) => chosen.add(key));
-      backwards = Boolean(PRESETS[k][3]);
+      ({ backwards = false, alike = 0 } = PRESETS[k][3] ?? {});
     };
 
     /** Where a point of the plane is in the picture, which holds all the tips. */
@@ -173,6 +172,7 @@
       });
       tasks.select.value = J.length;
       order.select.value = Number(backwards);
+      lengths.select.value = alike;
       const more = J.length > 2 ? [tasks.element, order.element] : [tasks.element];
       controls.replaceChildren(...shown, ...(small ? [] : more));
       place.querySelectorAll("[type=checkbox]").forEach((box) => (box.checked = chosen.has(box.value)));
@@ -189,8 +189,8 @@
       alike = Number(k);
       draw();
     });
-    lengths.select.value = alike;
     presets.select.value = read("g") ? "" : first;
+    alike = Number(read("alike") ?? alike);
     if (read("g")) {
       const flat = numbers(read("g"));
       J = flat.flatMap((x, k) => (k % 2 ? [] : [[x, flat[k + 1]]]));
