@@ -240,9 +240,9 @@ def test_what_the_page_says_of_its_presets_holds(visit: Visit) -> None:
     assert set(verdicts["conflicting"].values()) == set(verdicts["aligned"].values()) == {"no loss rises"}
     assert verdicts["opposite"].pop("equal weights") == "loss 2 rises"
     assert set(verdicts["opposite"].values()) == {"no step"}
-    assert verdicts["IMTL-G uphill"] == {"ConFIG": "no loss rises", "IMTL-G": "losses 1 and 2 and 3 rise"}
+    assert verdicts["IMTL-G uphill"] == {"ConFIG": "no loss rises", "IMTL-G": "losses 1, 2, 3 rise"}
     assert verdicts["three tasks, from the first"]["PCGrad"] == "loss 1 rises"
-    assert verdicts["three tasks, from the last"]["PCGrad"] == "losses 1 and 3 rise"
+    assert verdicts["three tasks, from the last"]["PCGrad"] == "losses 1, 3 rise"
 
 
 def test_keys_move_a_gradient_and_a_live_region_says_which_loss_rises(visit: Visit) -> None:

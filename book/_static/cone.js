@@ -60,7 +60,7 @@
         const [size, ...sizes] = [step.d, ...J].map((v) => Math.hypot(...v));
         const still = size <= 1e-12 * sizes.reduce((all, x, i) => all + Math.abs(step.alpha[i]) * x, 0);
         const rises = step.falls.flatMap((x, i) => (!still && x < -1e-9 * size * sizes[i] ? [i + 1] : []));
-        const up = rises.length > 1 ? `losses ${rises.join(" and ")} rise` : `loss ${rises} rises`;
+        const up = rises.length > 1 ? `losses ${rises.join(", ")} rise` : `loss ${rises} rises`;
         return { row, rises, verdict: still ? "no step" : rises.length ? up : "no loss rises", ...step };
       });
       const longest = Math.max(...J.map((g) => Math.hypot(...g))) || 1;
@@ -142,7 +142,7 @@
         draw();
       });
       sliders = J.map((_, i) => [
-        make(`${name(i)}: angle`, [-180, 180, 1], (x) => `${Math.round(x)} degrees`, (a) => {
+        make(`${name(i)}: angle`, [-180, 180, 1], (x) => `${digits(Math.round(x))} degrees`, (a) => {
           J[i] = polar(Math.hypot(...J[i]), a);
         }),
         make(`${name(i)}: length`, logarithm, power, (x) => {
