@@ -10,9 +10,7 @@ from pathlib import Path
 
 import landing_picture
 import one_file
-from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 PICTURE = "_static/two_gradients"
 DESCRIPTION = (
@@ -34,15 +32,6 @@ INDEX = """<!doctype html>
 <body><a href="{page}">{title}</a></body>
 </html>
 """
-
-
-class TwoGradients(SphinxDirective):
-    """The picture of the landing page."""
-
-    def run(self) -> list[nodes.Node]:
-        """The picture, which is drawn when the pages are finished."""
-        html = f'<p><img class="wide" src="../{PICTURE}.svg" alt="{landing_picture.ALT}"></p>'
-        return [nodes.raw("", html, format="html")]
 
 
 def write_index(app: Sphinx, folder: Path) -> None:
@@ -89,6 +78,5 @@ def publish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
-    app.add_directive("two-gradients", TwoGradients)
     app.connect("build-finished", publish)
     return {"parallel_read_safe": True}
