@@ -197,6 +197,7 @@ const playground = {};
   const imtlg = (M) => {
     const [norms, C] = unitGram(M);
     const y = inverseOfOnes(C); // (IG.1)
+    if (dot(y, times(C, y)) <= RANK) return y.map(() => 0); // no mixture has equal products
     const alpha = without(y, norms); // (IG.2)
     const total = sum(alpha);
     if (Math.abs(total) <= RANK * sum(alpha.map(Math.abs))) return y.map(() => 0);

@@ -18,6 +18,8 @@ def impartial(M: Tensor) -> Tensor:
     norms, C = unit_gram(M)
     inverse: Tensor = torch.linalg.pinv(C, rtol=RANK, hermitian=True)
     y = inverse @ torch.ones_like(norms)  # (IG.1)
+    if y @ C @ y <= RANK:  # no mixture has equal products
+        return torch.zeros_like(y)
     alpha = per_length(y, norms)  # (IG.2)
     total = alpha.sum()
     if total.abs() <= RANK * alpha.abs().sum():
@@ -33,8 +35,8 @@ class IMTLG(GradientBalancer):
     takes three tasks, and lengths that differ or few parameters, to happen; `ConFIG` never does it.
 
     A gradient of zero takes no part. With dependent gradients the projections are as equal as they can be, in the
-    sense of least squares of the unit gradients; TorchJD takes those of the gradients. If the weights sum to
-    zero, as for opposite gradients, d is zero.
+    sense of least squares of the unit gradients; TorchJD takes those of the gradients. If no mixture of the unit
+    gradients has equal products, as of opposite gradients, or if the weights sum to zero, d is zero.
     """
 
     def task_weights(self, M: Tensor, losses: Tensor | None = None) -> Tensor:

@@ -55,7 +55,10 @@ def test_a_small_example_in_which_it_raises_every_loss_and_config_lowers_each() 
 
 
 def test_opposite_gradients_leave_nothing_and_a_zero_gradient_takes_no_part() -> None:
-    assert mtl.IMTLG()(matrix([[1.0, 2.0], [-1.0, -2.0]])).tolist() == [0.0, 0.0]
+    for unequal in (1.0, 10.0, 1e-6, 3e9):
+        assert mtl.IMTLG()(matrix([[1.0, 2.0], [-unequal, -2 * unequal]])).tolist() == [0.0, 0.0]
+    star = matrix([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])  # unit gradients that sum to zero
+    assert mtl.IMTLG()(vector(1.0, 7.0, 1e-3)[:, None] * star).tolist() == [0.0, 0.0]
     J = draw(3, 4)
     torch.testing.assert_close(mtl.IMTLG()(torch.cat([J, torch.zeros(1, 4)])), mtl.IMTLG()(J))
 
