@@ -366,24 +366,24 @@ def catalogue(book: Site) -> Iterator[Visit]:
     visit.page.close()
 
 
-FIRST_COLUMN = (
-    "[...document.querySelectorAll('.sortable tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].innerText)"
-)
+ROWS_SHOWN = "[...document.querySelector('.sortable tbody').rows].filter(r => !r.hidden)"
+FIRST_COLUMN = ROWS_SHOWN + ".map(r => r.cells[0].innerText)"
 
 
 def test_a_long_table_is_filtered_by_typing(catalogue: Visit) -> None:
     names = catalogue.js(FIRST_COLUMN)
     assert len(names) == len(ROWS)
-    catalogue.page.get_by_role("searchbox").fill("closest RAISES mean")
+    typed = catalogue.page.get_by_role("searchbox").first
+    typed.fill("closest RAISES mean")
     assert catalogue.js(FIRST_COLUMN) == ["DualProj"]
-    assert f"1 of {len(ROWS)}" in catalogue.page.locator(".table-filter").inner_text()
-    catalogue.page.get_by_role("searchbox").fill("")
+    assert f"1 of {len(ROWS)}" in catalogue.page.locator(".table-filter").first.inner_text()
+    typed.fill("")
     assert catalogue.js(FIRST_COLUMN) == names
 
 
 def test_a_long_table_is_sorted_by_the_column_that_is_clicked(catalogue: Visit) -> None:
     names = catalogue.js(FIRST_COLUMN)
-    chapters = "[...document.querySelectorAll('.sortable tbody tr')].map(r => Number(r.cells[7].innerText))"
+    chapters = ROWS_SHOWN + ".map(r => Number(r.cells[7].innerText))"
     head = catalogue.page.get_by_role("columnheader", name="chapter")
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
@@ -392,6 +392,16 @@ def test_a_long_table_is_sorted_by_the_column_that_is_clicked(catalogue: Visit) 
     assert head.get_attribute("aria-sort") == "descending"
     assert catalogue.js(chapters) == sorted((int(row.chapter[:2]) for row in ROWS), reverse=True)
     assert sorted(catalogue.js(FIRST_COLUMN)) == sorted(names)
+
+
+def test_numbers_with_a_sign_and_an_interval_are_sorted_by_their_value(catalogue: Visit) -> None:
+    points = (
+        "[...document.querySelectorAll('.sortable tbody')[1].rows].map(r => r.cells[2].innerText.split(' ')[0])"
+    )
+    catalogue.page.get_by_role("columnheader", name="with the sum, points").get_by_role("button").click()
+    found = [float(text.replace("−", "-")) for text in catalogue.js(points) if text]
+    assert min(found) < 0 < max(found)
+    assert found == sorted(found)
 
 
 def test_a_name_in_the_catalogue_leads_to_its_card(catalogue: Visit) -> None:
