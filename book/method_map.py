@@ -11,7 +11,7 @@ from mtl_ref.catalogue import CONTESTANTS, ROWS, Method
 PAGE = Path(__file__).parent / "intro.md"
 BEGIN = "<!-- made by: python book/method_map.py -->"
 END = "<!-- end of the map -->"
-HEAD = ["| | looks at | decides by | backward passes through the encoder |", "|---|---|---|---|"]
+HEAD = ["| method | looks at | decides by | backward passes through the encoder |", "|---|---|---|---|"]
 
 
 def lines() -> list[str]:

@@ -64,6 +64,15 @@ def remove_unused(folder: Path) -> None:
         path.unlink()
 
 
+def name_side_bar(folder: Path) -> None:
+    """The theme's side bar becomes a region with a name, to which a screen reader can go."""
+    start = 'class="sidebar-primary-items__start sidebar-primary__section"'
+    for path in folder.rglob("*.html"):
+        text = path.read_text()
+        if start in text:
+            path.write_text(text.replace(start, f'{start} role="region" aria-label="The book"'))
+
+
 def publish(app: Sphinx, error: Exception | None) -> None:
     """What happens when the pages are finished."""
     if error is None and app.builder.name == "html":
@@ -74,6 +83,7 @@ def publish(app: Sphinx, error: Exception | None) -> None:
         write_index(app, folder)
         write_sitemap(app, folder)
         remove_unused(folder)
+        name_side_bar(folder)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from cases import DEGENERATE, SCALES, draw, matrix
 from lint import NOTEBOOKS
 from playground import KINDS, SHARED, STATIC
@@ -346,6 +347,13 @@ def test_a_chapter_s_link_is_a_widget_in_its_state(book: Site, chapter: str, sta
     assert all(f"{METHODS[key].name}: " in place.locator(".said").inner_text() for key in keys)
     assert opened.page.locator(f'a[href="../{PAGE}?{state}"]').count() == 1
     opened.page.close()
+
+
+@pytest.mark.parametrize("page", [PAGE, "book/intro.html"])
+def test_axe_has_no_complaint_of_any_weight(book: Site, page: str) -> None:  # noqa: F811
+    visit = book.open(page)
+    assert [(v["id"], v["impact"]) for v in Axe().run(visit.page).response["violations"]] == []
+    visit.page.close()
 
 
 def test_a_widget_without_a_method_says_so(book: Site) -> None:  # noqa: F811
