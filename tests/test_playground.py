@@ -62,9 +62,8 @@ def sampled() -> list[State]:
 
 
 def degenerate() -> list[State]:
-    """The cases of the contract and a stationary point, each in every scale."""
+    """The cases of the contract, each in every scale."""
     found = {name: matrix(rows) for name, rows in DEGENERATE.items()}
-    found["stationary"] = matrix([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])
     ones = {name: torch.arange(1.0, len(J) + 1, dtype=torch.float64) for name, J in found.items()}
     return [(name, scale * J, ones[name]) for name, J in found.items() for scale in SCALES]
 

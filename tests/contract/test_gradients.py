@@ -69,6 +69,21 @@ def test_the_direction_turns_with_the_gradients(row: Method) -> None:
     torch.testing.assert_close(turned, d @ Q, rtol=1e-8, atol=1e-10)
 
 
+TIES = {("krum", "stationary")}  # all gradients are equally far from the others
+
+
+@gram_rows
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_rounding_does_not_decide_where_gradients_are_degenerate(row: Method, name: str) -> None:
+    """What is zero divided by zero in exact arithmetic must not be rounding divided by rounding."""
+    J = torch.tensor(DEGENERATE[name], dtype=torch.float64)
+    d = direction(row, J)[0]
+    for seed in range(0 if (row.key, name) in TIES else 5):
+        Q = torch.linalg.qr(draw(5, 5, seed))[0][:2]
+        away = (direction(row, J @ Q)[0] - d @ Q).norm()
+        assert away <= 1e-6 * d.norm() + 1e-9 * J.norm(dim=1).max(), (seed, d)
+
+
 @gradient_rows
 def test_one_task_keeps_its_direction(row: Method) -> None:
     g = draw(1, 5)

@@ -111,6 +111,16 @@ def test_the_primary_task_is_found_among_those_present_and_without_it_the_encode
     assert balancer.primary == 2
 
 
+@pytest.mark.parametrize("around", [lambda m: m, mtl.Normalized, lambda m: mtl.CRMOGM(m, 0.0)])
+@pytest.mark.parametrize("method", [mtl.PrimaryTask, mtl.PCD])
+def test_its_place_is_counted_among_those_before_it_that_are_present(method: type, around: type) -> None:
+    net, other = Net(4), Net(4)
+    weights = around(method(3)).backward(net.losses(), **net.given("shared"), present=[True, False, True, True])
+    alone = around(method(2)).backward(other.losses()[[0, 2, 3]], **other.given("shared"))
+    torch.testing.assert_close(weights[[0, 2, 3]], alone)
+    torch.testing.assert_close(net.grads("encoder"), other.grads("encoder"))
+
+
 @pytest.mark.parametrize("method", [mtl.PrimaryTask, mtl.PCD])
 def test_a_primary_task_that_is_none_is_named_before_anything_is_touched(method: type) -> None:
     with pytest.raises(ValueError, match="primary is -1, but must be the index of a task"):
